@@ -1,0 +1,139 @@
+"""The command line, `python -m genbench NAME=VALUE ...`: Hydra composes a configuration, a task runs it.
+
+Torch is not imported here: help and configuration errors answer at once. A run that fails for a reason the
+user can mend prints that reason and nothing else. In a multirun one failure does not hide the others: all
+jobs are tried and the failures listed at the end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from genbench.configuration import conf_dir, resolve
+from genbench.errors import UserError
+
+TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
+"""Names of the tasks: the modules of genbench.tasks."""
+
+OF_A_RUN = ("evaluate", "sample")
+"""Tasks that take a finished run's configuration and lay what was typed over it."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What was typed: every override, those that were typed now (not recalled from a run), and the job."""
+
+    overrides: Sequence[str]
+    now: Sequence[str]
+    job: int | None
+
+
+@dataclass
+class Sweep:
+    """The jobs of a multirun."""
+
+    runs: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+_sweep = Sweep()
+_recalled: list[str] = []
+
+
+def key_of(override: str) -> str:
+    """The key an override sets: "sampler.steps" of "+sampler.steps=5", "sampler" of "sampler=ddim"."""
+    return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+
+
+def recall(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """The overrides of a run that still hold when `typed` is laid over them.
+
+    A key typed again replaces the saved one, and typing a whole group (sampler=heun) also drops what was
+    saved for keys inside it (sampler.rule.eta=0.5), which the new choice may not have.
+    """
+    keys = [key_of(override) for override in typed]
+    return [
+        override
+        for override in saved
+        if not any(key_of(override) == key or key_of(override).startswith(f"{key}.") for key in keys)
+    ]
+
+
+def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
+    """For `task=evaluate run_dir=X`: what was typed when run X was started."""
+    values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if values.get("task") not in OF_A_RUN:
+        return []
+    if "run_dir" not in values:
+        raise UserError(f"task={values['task']} needs the run it is about: type run_dir=PATH.")
+    saved = Path(values["run_dir"]) / "overrides.yaml"
+    if not saved.is_file():
+        raise UserError(f"run_dir={values['run_dir']} holds no run (no overrides.yaml there).")
+    return recall([str(entry) for entry in OmegaConf.load(saved)], [a for a in arguments if "=" in a])
+
+
+def _run(cfg: DictConfig) -> float | None:
+    hydra_config = HydraConfig.get()
+    multirun = hydra_config.mode == RunMode.MULTIRUN
+    overrides = [str(override) for override in hydra_config.overrides.task]
+    now = [override for override in overrides if override not in _recalled]
+    config = resolve(cfg)
+    if config["task"] not in TASKS:
+        raise UserError(f"task={config['task']} is not a task. Tasks: {', '.join(TASKS)}.")
+    task = importlib.import_module(f"genbench.tasks.{config['task']}")
+    return task.run(config, Typed(overrides, now, hydra_config.job.num if multirun else None))
+
+
+def _entry(cfg: DictConfig) -> Any:
+    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        return _run(cfg)
+    except UserError as error:
+        _fail(f"genbench: {error}", multirun)
+    except Exception:
+        if not multirun:
+            raise
+        _fail(traceback.format_exc(), multirun)
+
+
+def _fail(message: str, multirun: bool) -> None:
+    print(message, file=sys.stderr)
+    if not multirun:
+        raise SystemExit(2)
+    overrides = " ".join(HydraConfig.get().overrides.task)
+    _sweep.failures.append(f"{overrides}: {message.strip().splitlines()[-1]}")
+
+
+def register_resolvers() -> None:
+    """The functions conf/ may use in ${...}: `if:condition,then,otherwise`."""
+    if not OmegaConf.has_resolver("if"):
+        OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no)
+
+
+def main() -> None:
+    """Runs what the command line says; exits 2 on a user's error, 1 where a job of a multirun failed."""
+    register_resolvers()
+    try:
+        _recalled[:] = _recalled_overrides(sys.argv[1:])
+        folder = conf_dir()
+    except UserError as error:
+        print(f"genbench: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    sys.argv[1:1] = _recalled
+    hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
+    if _sweep.failures:
+        print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)
+        for failure in _sweep.failures:
+            print(f"  {failure}", file=sys.stderr)
+        raise SystemExit(1)

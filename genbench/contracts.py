@@ -1,0 +1,258 @@
+"""The nouns of genbench: what a generator, a corruption, a sampler and their values are.
+
+    data x0 --corruption--> x_t --denoiser--> Posterior over x0 --sampler--> x_s (s < t) ... --> image
+
+A *generator* is what is trained: it declares its training phases and the harness owns the loop. It offers
+one of three capabilities (`Decodes`, `Denoises`, `Energy`) and a *sampler* needs one of them. A *corruption*
+says how an image is destroyed over time t in [0, 1], t = 0 being data. Everything else in the package is
+an implementation of a noun on this page; nothing in the harness asks which one it has.
+
+Images are float32 NCHW in [-1, 1] inside generators and samplers, uint8 NCHW in data and metrics.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from genbench.errors import UserError as UserError
+from genbench.ops.random import Randomness
+
+
+# --------------------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of training data on the device.
+
+    images: float32 [B, C, H, W] in [-1, 1]; labels: int64 [B] in [0, classes) or None; index: int64 [B],
+    the positions of the images in the data set.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands: `index` counts optimiser steps from 0, `total` is `trainer.steps`."""
+
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a phase minimises (`total`, a scalar) and named scalars for the log."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimisation inside a training step: `loss` is minimised over `params`; everything else is frozen.
+
+    `name` is the optimizer's and the log's name. A phase with `repeats` > 1 takes that many optimiser steps
+    in a row, each on a fresh batch (a GAN's critic steps).
+    """
+
+    name: str
+    params: nn.Module
+    loss: Callable[[Batch, Step], Losses]
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Together:
+    """Phases whose gradients are all taken at the same weights and on the same batch, then all stepped.
+
+    This is the simultaneous gradient step of f-GAN's Algorithm 1 (Nowozin et al. 2016).
+    """
+
+    phases: Sequence[Phase]
+
+
+class Generator(nn.Module, ABC):
+    """What is trained. Subclasses set `image_shape` (C, H, W) and implement one capability below."""
+
+    image_shape: tuple[int, int, int]
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase | Together]:
+        """What is optimised in each training step, in order."""
+
+
+# ----------------------------------------------------------------------------------------- capabilities
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A generator of one step: latent noise in, image out (GANs, autoencoders, hierarchical VAEs)."""
+
+    image_shape: tuple[int, int, int]
+    latent_shapes: Sequence[tuple[int, ...]]
+
+    def decode(
+        self, latents: Sequence[Tensor], labels: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Images [B, C, H, W] from standard normal `latents`, one [B, *shape] for each of `latent_shapes`.
+
+        The model scales its latents by `temperature`: a hierarchical one scales each group's own deviation.
+        """
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """A generator that undoes a corruption: x_t and t in, a posterior over x0 out."""
+
+    image_shape: tuple[int, int, int]
+    corruption: Corruption
+
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
+        """The posterior over x0 given x_t [B, ...] at times t (shape [] or [B], in (0, 1]).
+
+        `labels` is int64 [B]; -1 stands for "no label" and is what guidance contrasts with.
+        """
+
+
+@runtime_checkable
+class Energy(Protocol):
+    """A generator known by an energy: x [B, C, H, W] in, energies [B] out (lower is likelier)."""
+
+    image_shape: tuple[int, int, int]
+
+    def energy(self, x: Tensor) -> Tensor:
+        """Energies [B] in nats, up to a constant."""
+
+
+@runtime_checkable
+class ClassConditional(Protocol):
+    """Optional: a generator that can be told a class, int64 in [0, classes)."""
+
+    classes: int
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """Optional: a generator that can bound or compute its own likelihood."""
+
+    def bits_per_dim(self, images: Tensor, randomness: Randomness) -> Tensor:
+        """Bits per dimension [B] of uint8 images [B, C, H, W]."""
+
+
+# ------------------------------------------------------------------------------------- values on the way
+
+Noise = Any  # what a corruption draws once per trajectory: a tensor, or a structure of tensors of its own
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a denoiser knows about x0 given x_t.
+
+    mean: [B, C, H, W] in [-1, 1]; logits: [B, C, H, W, V] where pixels are categorical; variance: per pixel,
+    broadcastable to the mean, where it is known.
+    """
+
+    mean: Tensor
+    logits: Tensor | None = None
+    variance: Tensor | None = None
+
+
+class Law(Protocol):
+    """The law of x_s given x_t and an estimate of x0: a Gaussian, a Dirac, a categorical, or its own."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The law's mean (for a categorical law its mode)."""
+
+    def sample(self, randomness: Randomness, step: int) -> Tensor:
+        """One draw; `step` separates the draws of one trajectory from each other."""
+
+
+class Rule(Protocol):
+    """How much of the noise in x_t a correction keeps (UDM's rules: fresh, deterministic, mixed).
+
+    For corruptions with Gaussian noise: how the standard deviation at the target time is split.
+    """
+
+    keeps_noise: bool
+    """Whether the noise in x_t must be recoverable from (x_t, x0); refused where it is not."""
+
+    def split(self, sigma_s: Tensor, sigma_t: Tensor, sigma_ts: Tensor) -> tuple[Tensor, Tensor]:
+        """(std replaced by fresh noise in the mean's coefficients, std of the noise added).
+
+        sigma_s, sigma_t are the noise levels at s < t, sigma_ts that of the transition from s to t.
+        """
+
+
+class Corruption(nn.Module, ABC):
+    """How an image is destroyed over time. Times are float64 tensors of shape [] or [B] in [0, 1]."""
+
+    invertible_in_noise: bool
+    """May the deterministic and mixed rules be used?"""
+
+    steps: int | None
+    """T where time is discrete (t = i / T), None where it is continuous."""
+
+    @abstractmethod
+    def draw(self, shape: Sequence[int], randomness: Randomness) -> Noise:
+        """The noise of one trajectory for images of `shape` [B, C, H, W]; drawn once."""
+
+    @abstractmethod
+    def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
+        """x_t, deterministic given the noise; x0 itself at t = 0."""
+
+    @abstractmethod
+    def reverse(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, rule: Rule) -> Law:
+        """p(x_s | x_t, x0) for s < t, under the correction rule."""
+
+    @abstractmethod
+    def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
+        """x at t = 1, where sampling starts."""
+
+
+# ---------------------------------------------------------------------------------------------- sampling
+
+Fitted = Mapping[str, Tensor]
+"""Named tensors a sampler learnt from training data after training; empty for most."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """images: float32 [B, C, H, W] in [-1, 1] (not clipped); nfe: network evaluations spent on each, [B]."""
+
+    images: Tensor
+    nfe: Tensor
+
+
+class Sampler(ABC):
+    """Draws images from a model that has the capability `needs`.
+
+    Image i depends on its key alone, never on the batch it is in: no sampler averages over a batch.
+    """
+
+    needs: ClassVar[type]
+
+    def check(self, model: Generator) -> None:
+        """Raises UserError, saying why, where this sampler cannot drive `model`. Called before training."""
+
+    def fit(self, model: Generator, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
+        """What must be learnt from training data before sampling; nothing by default."""
+        return {}
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: Any,
+        randomness: Randomness,
+        labels: Tensor | None = None,
+        fitted: Fitted | None = None,
+    ) -> Samples:
+        """One image for every key of `randomness`."""

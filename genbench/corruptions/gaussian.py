@@ -1,0 +1,78 @@
+"""Gaussian corruption, x_t = alpha_t x_0 + sigma_t eps, for any schedule.
+
+For s < t, with alpha_ts = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2, a step back is
+
+    x_s = alpha_s x0_hat + k (x_t - alpha_t x0_hat) + added z,    k = sqrt(sigma_s^2 - replaced^2) / sigma_t
+
+DDPM, DDIM and everything between them differ in the rule that gives (replaced, added), and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from genbench.contracts import Corruption, Fitted, Noise, Posterior, Rule
+from genbench.corruptions.schedules import Schedule
+from genbench.ops.combine import combine
+from genbench.ops.random import Randomness, Stream
+
+
+@dataclass(frozen=True)
+class GaussianLaw:
+    """N(sum of coefficient_i tensor_i, std^2 I), kept as its terms so that a draw is one fused update.
+
+    coefficients and std: float64, shape [] or [B]; tensors: float32 [B, ...].
+    """
+
+    coefficients: Sequence[Tensor]
+    tensors: Sequence[Tensor]
+    std: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return combine(self.coefficients, self.tensors)
+
+    def sample(self, randomness: Randomness, step: int) -> Tensor:
+        return combine(self.coefficients, self.tensors, self.std, randomness, step, Stream.STEP)
+
+
+class Gaussian(Corruption):
+    """Scaling and Gaussian noise, by a schedule."""
+
+    invertible_in_noise = True
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.steps = schedule.steps
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal level, float64 of t's shape."""
+        return self.schedule.alpha(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level, float64 of t's shape."""
+        return self.schedule.sigma(t)
+
+    def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
+        return randomness.normal(shape[1:], stream=Stream.NOISE)
+
+    def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
+        return combine((self.alpha(t), self.sigma(t)), (x0, noise))
+
+    def reverse(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, rule: Rule) -> GaussianLaw:
+        alpha_s, alpha_t = self.alpha(s), self.alpha(t)
+        sigma_s, sigma_t = self.sigma(s), self.sigma(t)
+        # Rounding must not make a variance negative where s = t (a repeated grid time is a no-op).
+        sigma_ts = (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2).clamp(min=0).sqrt()
+        replaced, added = rule.split(sigma_s, sigma_t, sigma_ts)
+        kept = (sigma_s**2 - replaced**2).clamp(min=0).sqrt() / sigma_t
+        return GaussianLaw((kept, alpha_s - kept * alpha_t), (x_t, x0.mean), added)
+
+    def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
+        noise = randomness.normal(shape[1:], stream=Stream.TERMINAL)
+        return noise if self.schedule.terminal_std == 1 else noise.mul_(self.schedule.terminal_std)
+

@@ -1,0 +1,109 @@
+"""Noise schedules: how much signal `alpha(t)` and noise `sigma(t)` an image has at time t in [0, 1].
+
+    x_t = alpha(t) x_0 + sigma(t) eps,    alpha(0) = 1, sigma(0) = 0
+
+A discrete schedule is known at t = i / T for i = 0 ... T. In Ho's notation alpha(i/T)^2 is the product of
+(1 - beta_j) for j = 1 ... i; this module keeps log alpha in float64, because 1 - alpha^2 loses all its
+digits near t = 0 where the last sampling steps happen.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Schedule(nn.Module, ABC):
+    """Signal and noise levels over time, and what a network is told about a time."""
+
+    steps: int | None
+    """T of a discrete schedule; None where time is continuous."""
+
+    terminal_std: float = 1.0
+    """Standard deviation of the law sampling starts from."""
+
+    @abstractmethod
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha(t), float64, of t's shape."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The signal level a_t, float64, of t's shape."""
+        return self.log_alpha(t).exp()
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """The noise level s_t, float64, of t's shape."""
+
+    @abstractmethod
+    def conditioning(self, t: Tensor) -> Tensor:
+        """What the network embeds for time t, float32, of t's shape."""
+
+    @abstractmethod
+    def draw_times(self, count: int, device: torch.device) -> Tensor:
+        """`count` training times from torch's global generator, float64 [count]."""
+
+
+class DiscreteVP(Schedule):
+    """A variance-preserving schedule (alpha^2 + sigma^2 = 1) from its betas (Ho et al. 2020, eq. 2 and 4).
+
+    betas: float64 [T], beta_i = 1 - (alpha_i / alpha_{i-1})^2 in (0, 1). Between two grid times log alpha is
+    interpolated linearly, which is what continuous-time solvers need of a model trained at discrete times.
+    """
+
+    log_alphas: Tensor
+
+    def __init__(self, betas: Tensor) -> None:
+        super().__init__()
+        self.steps = len(betas)
+        log_alphas = 0.5 * torch.log1p(-betas.double()).cumsum(0)
+        start = torch.zeros(1, dtype=torch.float64)
+        self.register_buffer("log_alphas", torch.cat((start, log_alphas)), persistent=False)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        position = (t.double() * self.steps).to(self.log_alphas.device)
+        # i / T * T may miss i by a rounding; grid times must read the table exactly.
+        nearest = position.round()
+        position = torch.where((position - nearest).abs() < 1e-9, nearest, position)
+        below = position.floor().long().clamp(0, self.log_alphas.numel() - 2)
+        fraction = position - below
+        lower, upper = self.log_alphas[below], self.log_alphas[below + 1]
+        # The two-sided form returns the table's own entry at fraction 0 and at fraction 1.
+        return (lower * (1 - fraction) + upper * fraction).to(t.device)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+
+    def conditioning(self, t: Tensor) -> Tensor:
+        """Ho's 0-based index, 0 ... T - 1: time i / T is embedded as i - 1."""
+        return (t.double() * self.steps - 1).float()
+
+    def draw_times(self, count: int, device: torch.device) -> Tensor:
+        steps = self.log_alphas.numel() - 1
+        return torch.randint(1, steps + 1, (count,), device=device).double() / steps
+
+
+class Linear(DiscreteVP):
+    """Ho's linear betas, 1e-4 to 0.02 over T = 1000 (Ho et al. 2020, section 4)."""
+
+    def __init__(self, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
+        super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
+
+
+class Cosine(DiscreteVP):
+    """alpha^2 follows a squared cosine (Nichol & Dhariwal 2021, eq. 17); betas are cut at `beta_max`."""
+
+    def __init__(self, steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> None:
+        i = torch.arange(steps + 1, dtype=torch.float64)
+        signal = torch.cos((i / steps + offset) / (1 + offset) * (math.pi / 2)) ** 2
+        super().__init__((1 - signal[1:] / signal[:-1]).clamp(max=beta_max))
+
+
+class Su(DiscreteVP):
+    """The schedule of Su Jianlin's blog (kexue.fm 9119): alpha_i / alpha_{i-1} = sqrt(1 - 0.02 i / T)."""
+
+    def __init__(self, steps: int = 1000, beta_end: float = 0.02) -> None:
+        i = torch.arange(1, steps + 1, dtype=torch.float64)
+        super().__init__(beta_end * i / steps)

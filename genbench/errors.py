@@ -1,0 +1,7 @@
+"""The one error meant for users. It lives here, away from torch, so that command lines answer at once."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what was found, what was expected and what to type."""

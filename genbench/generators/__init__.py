@@ -1,0 +1,1 @@
+"""Generators: what is trained. Each declares its phases; the harness owns the loop."""

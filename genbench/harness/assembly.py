@@ -1,0 +1,124 @@
+"""From a resolved configuration to the objects of a run. Choice is by the `_target_` that conf/ names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from genbench.contracts import Generator, Sampler, UserError
+from genbench.data.batches import Batches
+from genbench.data.images import ImageSet, check_facts
+from genbench.harness.distributed import Ranks
+from genbench.harness.ema import Average
+from genbench.harness.phases import Computation, Plan, Recipe
+from genbench.harness.seeding import seed_torch
+
+DESCRIPTIVE = ("name", "family", "title", "batch_size")
+"""Keys of `model` and `sampler` that describe; everything else is an argument of their `_target_`."""
+
+
+class Assembly:
+    """The parts of a run, built on demand from its resolved configuration."""
+
+    def __init__(self, config: Mapping[str, Any], device: torch.device, ranks: Ranks) -> None:
+        self.config = config
+        self.device = device
+        self.ranks = ranks
+        self._images: dict[str, ImageSet] = {}
+
+    @property
+    def data_root(self) -> Path:
+        """Where data sets are looked for."""
+        return Path(self.config["data_root"]).expanduser()
+
+    def images(self, split: str) -> ImageSet:
+        """A split of the data set on the device, checked against what the configuration says of it."""
+        if split not in self._images:
+            facts = self.config["dataset"]
+            images = instantiate(facts["source"]).load(self.data_root, split)
+            check_facts(
+                images,
+                name=facts["name"],
+                channels=facts["channels"],
+                resolution=facts["resolution"],
+                classes=facts["classes"],
+                levels=facts["levels"],
+            )
+            self._images[split] = images.to(self.device)
+        return self._images[split]
+
+    def generator(self) -> Generator:
+        """The untrained generator on the device; its weights depend on the seed alone."""
+        seed_torch(self.config["seed"], "weights")
+        generator = _build(self.config["model"], "model")
+        if not isinstance(generator, Generator):
+            raise UserError(
+                f"model._target_={self.config['model']['_target_']} made a {type(generator).__name__}, which is "
+                "not a genbench.contracts.Generator. Derive it from that class."
+            )
+        return generator.to(self.device)
+
+    def sampler(self) -> Sampler:
+        """The sampler."""
+        return _build(self.config["sampler"], "sampler")
+
+    def batches(self) -> Batches:
+        """This rank's training batches."""
+        return Batches(
+            self.images("train"),
+            self.config["trainer"]["batch_size"],
+            self.config["seed"],
+            self.config["dataset"]["flip"],
+            self.ranks.rank,
+            self.ranks.world,
+        )
+
+    def recipe(self, phase: str) -> Recipe:
+        """How a phase is optimised: `optim`, with what `optim.phases.<phase>` says laid over it."""
+        optim = {**self.config["optim"], **self.config["optim"]["phases"].get(phase, {})}
+        return Recipe(
+            optimizer=instantiate(optim["optimizer"]),
+            lr=optim["lr"],
+            schedule=instantiate(optim["decay"]),
+            clip=optim["clip"],
+        )
+
+    def plan(self, generator: Generator) -> Plan:
+        """The generator's phases with their optimizers."""
+        trainer = self.config["trainer"]
+        precisions = {"fp32": None, "bf16": torch.bfloat16}
+        if trainer["precision"] not in precisions:
+            raise UserError(f"trainer.precision={trainer['precision']}: type fp32 or bf16.")
+        computation = Computation(
+            device=self.device,
+            autocast=precisions[trainer["precision"]],
+            accumulate=trainer["accumulate"],
+            seed=self.config["seed"],
+            ranks=self.ranks,
+        )
+        return Plan(generator, self.recipe, computation)
+
+    def average(self, generator: Generator) -> Average | None:
+        """The moving average of the weights, where the configuration wants one."""
+        rule = self.config["ema"]
+        return None if not rule.get("_target_") else Average(generator, instantiate(rule))
+
+
+def _build(config: Mapping[str, Any], what: str) -> Any:
+    arguments = {key: value for key, value in config.items() if key not in DESCRIPTIVE}
+    try:
+        return instantiate(arguments, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"The {what} could not be built from its configuration: {cause}") from error
+
+
+def parameter_count(generator: Generator) -> int:
+    """Trainable numbers of a generator."""
+    return sum(parameter.numel() for parameter in generator.parameters())

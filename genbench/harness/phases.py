@@ -1,0 +1,171 @@
+"""One training step: the generator's phases, each with an optimizer of its own.
+
+A phase's loss is minimised over its own parameters with everything else frozen. `Together` takes all
+gradients at the same weights and on the same batch before any optimizer steps. A loss or gradient that is
+not finite stops training before the optimizer has touched a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genbench.contracts import Batch, Generator, Losses, Phase, Step, Together, UserError
+from genbench.harness.distributed import Ranks
+from genbench.harness.optimizers import Schedule
+from genbench.harness.seeding import seed_torch
+
+
+class NotFinite(Exception):
+    """A loss or a gradient was not finite; no weight has been touched by the phase that found it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a phase is optimised.
+
+    optimizer: parameters, lr -> Optimizer; lr: base learning rate; schedule: step -> factor on lr;
+    clip: largest global gradient norm, or None.
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer]
+    lr: float
+    schedule: Schedule
+    clip: float | None
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How losses are evaluated: where, in which precision, and in how many pieces of a batch."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    accumulate: int
+    seed: int
+    ranks: Ranks
+
+
+class Optimisation:
+    """A phase, its optimizer, and the gradient of its loss."""
+
+    def __init__(self, phase: Phase, recipe: Recipe, computation: Computation) -> None:
+        self.phase = phase
+        self.recipe = recipe
+        self.computation = computation
+        self.parameters = [p for p in phase.params.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise UserError(f"Phase {phase.name!r} has no parameters to optimise.")
+        self.optimizer = recipe.optimizer(self.parameters, lr=recipe.lr)
+
+    def gradients(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Leaves the loss's gradient, averaged over ranks, in `.grad`; returns the scalars to log."""
+        self.optimizer.zero_grad(set_to_none=True)
+        computation = self.computation
+        logged: dict[str, Tensor] = {}
+        for piece in _pieces(batch, computation.accumulate):
+            with torch.autocast(
+                computation.device.type, computation.autocast, enabled=computation.autocast is not None
+            ):
+                losses: Losses = self.phase.loss(piece, step)
+            self._require_finite(losses.total, "loss", step)
+            (losses.total / computation.accumulate).backward()
+            for name, value in {"loss": losses.total, **losses.parts}.items():
+                share = value.detach().float() / computation.accumulate
+                logged[name] = logged[name] + share if name in logged else share
+        computation.ranks.average_gradients(self.parameters)
+        return {f"{self.phase.name}/{name}": value for name, value in logged.items()}
+
+    def step(self, step: Step) -> dict[str, Tensor]:
+        """Clips and steps; returns the gradient norm where one was taken."""
+        logged = {}
+        if self.recipe.clip is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+            self._require_finite(norm, "gradient norm", step)
+            logged[f"{self.phase.name}/gradient_norm"] = norm.detach()
+        lr = self.recipe.lr * self.recipe.schedule(step.index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return logged
+
+    def _require_finite(self, value: Tensor, what: str, step: Step) -> None:
+        # Every rank must agree to stop, or the others would wait for it in a collective for ever.
+        bad = not bool(torch.isfinite(value.detach()).all())
+        if self.computation.ranks.any(bad, self.computation.device):
+            raise NotFinite(
+                f"The {what} of phase {self.phase.name!r} is not finite at step {step.index} "
+                f"({float(value.detach()):g} on rank {self.computation.ranks.rank})."
+            )
+
+
+class Plan:
+    """What one training step does: groups of optimisations, in the generator's order."""
+
+    def __init__(
+        self, generator: Generator, recipes: Callable[[str], Recipe], computation: Computation
+    ) -> None:
+        self.computation = computation
+        self.groups: list[tuple[list[Optimisation], int]] = []
+        for entry in generator.phases():
+            members: Sequence[Phase] = entry.phases if isinstance(entry, Together) else [entry]
+            group = [Optimisation(phase, recipes(phase.name), computation) for phase in members]
+            self.groups.append((group, 1 if isinstance(entry, Together) else entry.repeats))
+        self.optimisations = {o.phase.name: o for group, _ in self.groups for o in group}
+        if len(self.optimisations) != sum(len(group) for group, _ in self.groups):
+            raise UserError("Two phases of the generator have the same name; names must be distinct.")
+        self.batches_per_step = sum(repeats for _, repeats in self.groups)
+        self._learnable = [p for p in generator.parameters() if p.requires_grad]
+        self._active: Optimisation | None = None
+
+    def run(self, step: Step, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """One training step; returns the scalars to log, detached and on the device."""
+        logged: dict[str, Tensor] = {}
+        for group, repeats in self.groups:
+            for repeat in range(repeats):
+                batch = next(batches)
+                for optimisation in group:
+                    self._activate(optimisation)
+                    name, rank = optimisation.phase.name, self.computation.ranks.rank
+                    seed_torch(self.computation.seed, "phase", step.index, name, repeat, rank)
+                    logged.update(optimisation.gradients(batch, step))
+                for optimisation in group:
+                    logged.update(optimisation.step(step))
+        return logged
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every optimizer's state, by phase."""
+        return {name: o.optimizer.state_dict() for name, o in self.optimisations.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        for name, optimisation in self.optimisations.items():
+            optimisation.optimizer.load_state_dict(state[name])
+
+    def _activate(self, optimisation: Optimisation) -> None:
+        """Makes the phase's parameters the only ones that require gradients."""
+        if self._active is optimisation:
+            return
+        for parameter in self._learnable:
+            parameter.requires_grad_(False)
+        for parameter in optimisation.parameters:
+            parameter.requires_grad_(True)
+        self._active = optimisation
+
+
+def _pieces(batch: Batch, count: int) -> Iterator[Batch]:
+    """`count` micro-batches of equal size."""
+    if count == 1:
+        yield batch
+        return
+    if len(batch.images) % count:
+        raise UserError(
+            f"A rank's batch of {len(batch.images)} images cannot be split into {count} equal parts "
+            "(trainer.accumulate)."
+        )
+    labels = [None] * count if batch.labels is None else batch.labels.chunk(count)
+    for images, label, index in zip(batch.images.chunk(count), labels, batch.index.chunk(count), strict=True):
+        yield Batch(images, label, index)

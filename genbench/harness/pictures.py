@@ -1,0 +1,35 @@
+"""Sample grids as PNG files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+SMALLEST_TILE = 32
+"""Images are enlarged by a whole factor to at least this many pixels, so that 8x8 digits can be seen."""
+
+
+def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
+    """A picture of uint8 images [N, C, H, W] (C is 1 or 3) in rows of `columns`, about square by default."""
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = max(1, math.ceil(SMALLEST_TILE / max(height, width)))
+    tiles = images.cpu().repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    height, width = height * scale, width * scale
+    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        canvas[:, top : top + height, left : left + width] = tile.expand(3, -1, -1)
+    return Image.fromarray(canvas.permute(1, 2, 0).numpy())
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> Path:
+    """Writes `grid` to `path`, making its folder; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid(images, columns).save(path)
+    return path

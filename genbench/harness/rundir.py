@@ -1,0 +1,79 @@
+"""A run directory: what a run leaves behind, and the rule that it is continued only as itself.
+
+    config.yaml       the resolved configuration          metrics.jsonl   one object a logged step
+    overrides.yaml    what was typed                      checkpoints/    the training state
+    result.json       the record                          samples/        grid.png, samples.npz
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from genbench.configuration import refuse_resume
+from genbench.errors import UserError
+
+
+class RunDirectory:
+    """The files of a run by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.overrides_file = path / "overrides.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.result_file = path / "result.json"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+
+    @property
+    def started(self) -> bool:
+        """Whether a run lives here."""
+        return self.config_file.is_file()
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of the run that lives here; UserError where none does."""
+        if not self.started:
+            raise UserError(
+                f"{self.path} holds no run (no config.yaml). Give the run_dir=PATH of a run, or start one with "
+                f"python -m genbench run_dir={self.path}."
+            )
+        config = OmegaConf.to_container(OmegaConf.load(self.config_file))
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config_file} is not a configuration.")
+        return {str(key): value for key, value in config.items()}
+
+    def claim(self, config: Mapping[str, Any], overrides: Sequence[str], grows: bool) -> bool:
+        """Makes the directory this configuration's; True where it already was, and the run goes on.
+
+        Raises UserError, showing the differences, where another configuration lives here, and where the
+        directory cannot be written.
+        """
+        resumed = self.started
+        if resumed:
+            refuse_resume(self.config(), config, grows)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(
+                f"run_dir={self.path} has files in it but holds no run (no config.yaml). Choose an empty or new "
+                "folder."
+            )
+        try:
+            for folder in (self.path, self.checkpoints, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(OmegaConf.create(dict(config)), self.config_file)
+            OmegaConf.save(OmegaConf.create(list(overrides)), self.overrides_file)
+        except OSError as error:
+            raise UserError(f"run_dir={self.path} cannot be written: {error}. Choose another run_dir.") from error
+        return resumed
+
+
+def default_run_dir(config: Mapping[str, Any], job: int | None) -> Path:
+    """runs/<time>-<dataset>-<model>-seed<seed>, with the job's number inside a multirun."""
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    number = "" if job is None else f"-{job}"
+    name = f"{time}{number}-{config['dataset']['name']}-{config['model']['name']}-seed{config['seed']}"
+    return Path("runs") / name

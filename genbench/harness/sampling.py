@@ -1,0 +1,58 @@
+"""Drawing images from a trained model: any number, in chunks, the same whatever the chunks or ranks.
+
+Image i depends on (evaluation seed, i) alone. A rank draws the images rank, rank + world, rank + 2 world, ...
+No collective happens inside the loop, so ranks may have different numbers of chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genbench.contracts import ClassConditional, Fitted, Generator, Sampler
+from genbench.harness.distributed import Ranks
+from genbench.ops.quantize import quantize
+from genbench.ops.random import Keys, Stream
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chunk of samples: index int64 [B], images uint8 [B, C, H, W], nfe int64 [B], labels int64 [B]."""
+
+    index: Tensor
+    images: Tensor
+    nfe: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and how it is sampled."""
+
+    model: Generator
+    sampler: Sampler
+    fitted: Fitted
+    batch_size: int
+    device: torch.device
+    ranks: Ranks = Ranks()  # noqa: RUF009 - immutable
+
+    def draw(self, count: int, seed: int) -> Iterator[Drawn]:
+        """This rank's share of images 0 ... count - 1 under an evaluation seed, in order."""
+        share = torch.arange(self.ranks.rank, count, self.ranks.world, device=self.device)
+        for index in share.split(self.batch_size):
+            yield self.draw_images(index, seed)
+
+    @torch.inference_mode()
+    def draw_images(self, index: Tensor, seed: int) -> Drawn:
+        """The images with the given numbers, int64 [B]; classes are drawn uniformly, by number."""
+        self.model.eval()
+        keys = Keys(index, seed)
+        labels = None
+        if isinstance(self.model, ClassConditional) and self.model.classes:
+            uniform = keys.uniform((), stream=Stream.LABEL)
+            labels = (uniform * self.model.classes).long()
+        samples = self.sampler(self.model, keys, labels, self.fitted)
+        return Drawn(index.cpu(), quantize(samples.images), samples.nfe, labels)

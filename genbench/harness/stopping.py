@@ -1,0 +1,46 @@
+"""When to stop early: a SIGTERM (or Ctrl-C), or the end of the time budget."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+
+import torch
+
+from genbench.harness.distributed import Ranks
+
+_RANKS_AGREE_EVERY = 8
+"""Steps between the collectives in which several ranks agree to stop; alone, every step is looked at."""
+
+
+class Stopper:
+    """Says whether training should stop, and why; all ranks get the same answer at the same step."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        """deadline: a time.monotonic() value, or None."""
+        self.deadline = deadline
+        self.signalled = False
+
+    def listen(self) -> None:
+        """From here on SIGTERM and SIGINT ask for a clean stop; a second one ends the process at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._notice)
+
+    def deafen(self) -> None:
+        """Gives SIGTERM and SIGINT their usual meaning back."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self.signalled = True
+        self.deafen()
+
+    def reason(self, step: int, ranks: Ranks, device: torch.device) -> str | None:
+        """ "signal", "budget", or None to go on."""
+        if ranks.world > 1 and step % _RANKS_AGREE_EVERY:
+            return None
+        if ranks.any(self.signalled, device):
+            return "signal"
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return "budget" if ranks.any(late, device) else None

@@ -1,0 +1,209 @@
+"""The loop. It knows phases, batches, averages and checkpoints, and no model by name.
+
+A run of k + k steps equals a run of 2k steps bit for bit: data order, dropout and noise are functions of
+(seed, step), and everything else that changes is in the checkpoint. SIGTERM, the time budget and the last
+step all end the same way: a checkpoint, then the loop returns saying why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.contracts import Batch, Generator, Step
+from genbench.data.batches import Batches
+from genbench.harness.checkpoint import Checkpoints
+from genbench.harness.ema import Average
+from genbench.harness.phases import Computation, NotFinite, Plan
+from genbench.harness.progress import Progress
+from genbench.harness.stopping import Stopper
+from genbench.harness.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When things happen, in steps; None for never."""
+
+    steps: int
+    log_every: int = 50
+    checkpoint_every: int | None = None
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """Something done every `every` steps during training; a returned number is the checkpoint's score."""
+
+    every: int
+    action: Callable[[int], float | None]
+
+
+@dataclass
+class Clock:
+    """Wall seconds spent in training, over all sittings of a run."""
+
+    before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where training stands: steps done, and why it ended: "steps", "budget" or "signal"."""
+
+    steps: int
+    stopped: str
+
+
+class Trainer:
+    """Trains a generator by its plan, from wherever the newest checkpoint left off."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        plan: Plan,
+        batches: Batches,
+        average: Average | None,
+        checkpoints: Checkpoints,
+        tracker: Tracker,
+        pace: Pace,
+        config_hash: str = "",
+    ) -> None:
+        self.generator = generator
+        self.plan = plan
+        self.batches = batches
+        self.average = average
+        self.checkpoints = checkpoints
+        self.tracker = tracker
+        self.pace = pace
+        self.config_hash = config_hash
+        self.step = 0
+        self.clock = Clock()
+        self.images_per_step = plan.batches_per_step * batches.batch_size
+
+    @property
+    def images_seen(self) -> int:
+        """Training images shown so far, over all phases and ranks."""
+        return self.step * self.images_per_step
+
+    @property
+    def sampling_model(self) -> Generator:
+        """What samples are drawn from: the averaged weights where there are any, in evaluation mode."""
+        return self.average.module if self.average is not None else self.generator
+
+    # ------------------------------------------------------------------------------------------- state
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes in training."""
+        return {
+            "step": self.step,
+            "wall_seconds": self.clock.seconds,
+            "generator": self.generator.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizers": self.plan.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restores what `state` gave."""
+        self.step = state["step"]
+        self.clock = Clock(before=state["wall_seconds"])
+        self.generator.load_state_dict(state["generator"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.plan.load_state_dict(state["optimizers"])
+
+    def resume(self) -> bool:
+        """Loads the newest readable checkpoint; False where there is none."""
+        newest = self.checkpoints.latest()
+        if newest is None:
+            return False
+        self.load(self.checkpoints.load(newest, self.plan.computation.device))
+        self.tracker.resume(self.step)
+        return True
+
+    def save(self, score: float | None = None) -> None:
+        """Writes a checkpoint, on the leading rank."""
+        ranks = self.plan.computation.ranks
+        if ranks.leads:
+            self.checkpoints.save(self.step, self.state(), score=score, config_hash=self.config_hash)
+        ranks.barrier()
+
+    # -------------------------------------------------------------------------------------------- loop
+
+    def take(self, step: int) -> Iterator[Batch]:
+        """The batches of a step, in order."""
+        first = step * self.plan.batches_per_step
+        return (self.batches(first + k) for k in range(self.plan.batches_per_step))
+
+    def run(self, stopper: Stopper, periodic: list[Periodic], progress: Progress) -> Outcome:
+        """Trains until the last step or until told to stop; ends with a checkpoint of where it stands.
+
+        Raises NotFinite after leaving the weights of that moment in `checkpoints/diverged`.
+        """
+        self.clock = Clock(before=self.clock.seconds if self.step else 0.0)
+        sums: dict[str, Tensor] = {}
+        since = 0
+        saved = self.step if self.checkpoints.latest() else -1
+        while self.step < self.pace.steps:
+            reason = stopper.reason(self.step, self.plan.computation.ranks, self.plan.computation.device)
+            if reason is not None:
+                if saved != self.step:
+                    self.save()
+                return Outcome(self.step, reason)
+            logged = self._advance()
+            since += 1
+            sums = {name: sums.get(name, 0) + value for name, value in logged.items()}
+            if self.step % self.pace.log_every == 0 or self.step == self.pace.steps:
+                means = {name: float(value) / since for name, value in sums.items()}
+                self.tracker.log(self.step, means | self._rates(since, progress))
+                progress.update(0, **{name.split("/")[-1]: v for name, v in means.items() if "loss" in name})
+                sums, since = {}, 0
+            progress.update(1)
+            score = self._visit(periodic)
+            due = self.pace.checkpoint_every and self.step % self.pace.checkpoint_every == 0
+            if due or score is not None or self.step == self.pace.steps:
+                self.save(score)
+                saved = self.step
+        if saved != self.step:
+            self.save()
+        return Outcome(self.step, "steps")
+
+    def _advance(self) -> dict[str, Tensor]:
+        self.generator.train()
+        try:
+            logged = self.plan.run(Step(self.step, self.pace.steps), self.take(self.step))
+        except NotFinite as error:
+            folder = self.checkpoints.folder / "diverged"
+            if self.plan.computation.ranks.leads:
+                Checkpoints(folder, keep=1).save(self.step, self.state(), config_hash=self.config_hash)
+            raise NotFinite(f"{error} The weights of that moment are in {folder}.") from None
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.step - 1, self.images_seen, self.images_per_step)
+        return logged
+
+    def _rates(self, since: int, progress: Progress) -> dict[str, float]:
+        return {"images_seen": float(self.images_seen), "train_seconds": self.clock.seconds}
+
+    def _visit(self, periodic: list[Periodic]) -> float | None:
+        score = None
+        for entry in periodic:
+            if self.step % entry.every == 0 and self.step < self.pace.steps:
+                result = entry.action(self.step)
+                score = result if result is not None else score
+        return score
+
+
+def computation_for(
+    precision: str, device: torch.device, accumulate: int, seed: int, ranks: Any
+) -> Computation:
+    """How losses are computed, from the configuration's words; precision is "fp32" or "bf16"."""
+    autocast = {"fp32": None, "bf16": torch.bfloat16}[precision]
+    return Computation(device, autocast, accumulate, seed, ranks)

@@ -1,0 +1,241 @@
+"""Is what lies in the leaderboard what it says it is? Everything that can be derived is derived again.
+
+Of a submission: which files there are, their sums, the records' schema, each configuration's hash, that the
+results are training seeds of one recipe measured alike, that names, counts and figures follow from them, and
+the rules of its division. Of a whole leaderboard: each submission, that no two are the same, and that the
+generated pages are byte for byte those that would be generated now. Every failure is reported, none raised.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genbench.configuration import SHOWN, config_hash, group_hash
+from genbench.errors import UserError
+from genbench.leaderboard.page import PAGE, SCHEMA, build
+from genbench.leaderboard.record import Result, schema
+from genbench.leaderboard.rules import Rules, closed_objections, disagreements, misnamed, shipped_rules
+from genbench.leaderboard.submission import (
+    CONFIG,
+    RESULT_NAME,
+    RESULTS,
+    SAMPLES,
+    SUBMISSION,
+    SUMS,
+    Entry,
+    figures,
+    plain,
+    read_entry,
+    slug,
+    submission_directories,
+)
+from genbench.leaderboard.submitting import PNG, config_text
+from genbench.leaderboard.untrusted import IMAGE_LIMIT, RECORD_LIMIT, read_bytes, read_yaml, sha256
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One failure: the file or directory it is in, and one line that says what was found and expected."""
+
+    path: Path
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one checked thing: all its problems, none where it is in order."""
+
+    path: Path
+    problems: tuple[Problem, ...]
+
+
+def check(path: Path | str = "leaderboard", rules: Rules | None = None) -> list[Problem]:
+    """All problems of a result file, a submission's directory, a run's directory, or a whole leaderboard."""
+    return [problem for verdict in examine(path, rules) for problem in verdict.problems]
+
+
+def examine(path: Path | str, rules: Rules | None = None) -> Iterator[Verdict]:
+    """As `check`, one verdict for each thing checked, as soon as it is."""
+    path = Path(path)
+    rules = shipped_rules() if rules is None else rules
+    if path.is_file():
+        yield _verdict(path, lambda: _result_problems(path, Result.read(path), rules))
+    elif (path / SUBMISSION).exists():
+        yield _verdict(path, lambda: _submission_problems(path, rules))
+    elif (path / "result.json").exists():
+        file = path / "result.json"
+        yield _verdict(file, lambda: _result_problems(file, Result.read(file), rules))
+    elif (path / "submissions").is_dir() or (path / PAGE).exists():
+        for directory in submission_directories(path):
+            yield _verdict(directory, lambda: _submission_problems(directory, rules))  # noqa: B023 (called at once)
+        yield _verdict(path / PAGE, lambda: _page_problems(path))
+        yield _verdict(path / SCHEMA, lambda: _schema_problems(path))
+    else:
+        expected = "a result.json, a run, a submission or a leaderboard"
+        yield Verdict(path, (Problem(path, f"expected {expected}, found none of these here"),))
+
+
+def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
+    """All problems an examination finds; what it cannot read ends it and is one more."""
+    found: list[Problem] = []
+    try:
+        found.extend(problems())
+    except UserError as error:
+        message = str(error).removeprefix(f"{path}: ")
+        found.append(Problem(path, " ".join(message.split())))
+    return Verdict(path, tuple(found))
+
+
+def _result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Problem]:
+    for what, found, derived in (
+        ("config_hash", result.config_hash, config_hash(result.config)),
+        ("group_hash", result.group_hash, group_hash(result.config)),
+    ):
+        if found != derived:
+            yield Problem(path, f"{what} is {found[:SHOWN]}, its configuration's is {derived[:SHOWN]}")
+    for key, stated in (
+        ("seed", result.training.seed),
+        ("model.name", result.model.name),
+        ("dataset.name", result.dataset.name),
+        ("dataset.resolution", result.dataset.resolution),
+        ("dataset.channels", result.dataset.channels),
+        ("sampler.name", result.sampling.sampler),
+        ("conditional", result.sampling.conditional),
+        ("metrics.n_samples", result.sampling.n_samples),
+        ("metrics.seeds", result.sampling.seeds),
+        ("trainer.batch_size", result.training.batch_size),
+        ("trainer.precision", result.training.precision),
+    ):
+        configured = _configured(result.config, key)
+        if configured is not None and configured != stated:
+            yield Problem(path, f"its configuration says {key} is {configured}, the record {stated}")
+    steps = _configured(result.config, "trainer.steps")
+    if isinstance(steps, int) and result.training.steps > steps:
+        yield Problem(path, f"trained {result.training.steps} steps, its configuration allows {steps}")
+    for line in misnamed(result, rules):
+        yield Problem(path, line)
+
+
+def _configured(config: Any, key: str) -> Any:
+    """The value at a dotted key, None where there is none."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def _submission_problems(directory: Path, rules: Rules) -> Iterator[Problem]:
+    files = yield from _files(directory)
+    yield from _sums_problems(directory, files)
+    for path in (SUBMISSION, CONFIG, SAMPLES):
+        if path not in files:
+            yield Problem(directory, f"{path} is missing")
+    if SAMPLES in files and not files[SAMPLES].startswith(PNG):
+        yield Problem(directory / SAMPLES, "not a PNG image")
+    if SUBMISSION not in files:
+        return
+    entry = read_entry(directory)
+    for item, result in zip(entry.submission.results, entry.results, strict=True):
+        path = directory / item.file
+        if sha256(files.get(item.file, b"")) != item.sha256:
+            yield Problem(path, f"its contents are not those that {SUBMISSION} lists")
+        if item.seed != result.training.seed or item.file != f"{RESULTS}/seed{item.seed}.json":
+            yield Problem(path, f"of training seed {result.training.seed}, listed as seed {item.seed}")
+        yield from _result_problems(path, result, rules)
+    for name in sorted(files.keys() - {item.file for item in entry.submission.results}):
+        if name.startswith(f"{RESULTS}/"):
+            yield Problem(directory / name, f"{SUBMISSION} does not list this result")
+    yield from _figures_problems(entry, rules)
+    if CONFIG in files:
+        derived = group_hash(read_yaml(directory / CONFIG) or {})
+        if derived != entry.submission.group_hash or files[CONFIG].decode() != config_text(entry.results[0]):
+            yield Problem(directory / CONFIG, "not the configuration of the results")
+
+
+def _figures_problems(entry: Entry, rules: Rules) -> Iterator[Problem]:
+    directory, submission, results = entry.directory, entry.submission, entry.results
+    path = directory / SUBMISSION
+    lines = disagreements(results)
+    for line in lines:
+        yield Problem(directory, line)
+    if submission.group_hash != results[0].group_hash:
+        yield Problem(path, f"group_hash is {submission.group_hash[:SHOWN]}, the results' another")
+    if lines:
+        return  # figures of results that do not belong together mean nothing
+    derived = figures(results)
+    stated, expected = (f.model_dump() for f in (submission.figures, derived))
+    for key in expected:
+        if stated[key] != expected[key]:
+            yield Problem(path, f"figures.{key} does not follow from the results")
+    if submission.division == "closed":
+        for line in closed_objections(results, submission.outside_data, rules):
+            yield Problem(path, f"not for the closed division: {line}")
+    place = f"{plain(derived.dataset)}/{slug(derived, submission.group_hash, submission.submitter)}"
+    found = "/".join(directory.resolve().parts[-2:])
+    if found != place:
+        yield Problem(directory, f"lies in {found}, belongs in {place}")
+
+
+def _files(directory: Path) -> Iterator[Problem]:
+    """Yields a problem for what does not belong; returns the contents of what does, by relative path."""
+    files: dict[str, bytes] = {}
+    for folder, pattern in (("", None), (RESULTS, RESULT_NAME)):
+        where = directory / folder
+        if where.is_symlink() or not where.is_dir():
+            yield Problem(where, "expected a directory")
+            continue
+        for item in sorted(os.scandir(where), key=lambda item: item.name):
+            name = f"{folder}/{item.name}" if folder else item.name
+            known = bool(pattern.fullmatch(item.name)) if pattern else name in (SUBMISSION, CONFIG, SAMPLES, SUMS)
+            if name == RESULTS:
+                continue
+            if not known:
+                yield Problem(where / item.name, "does not belong into a submission")
+                continue
+            try:
+                files[name] = read_bytes(where / item.name, IMAGE_LIMIT if name == SAMPLES else RECORD_LIMIT)
+            except UserError as error:
+                yield Problem(where / item.name, str(error).removeprefix(f"{where / item.name}: "))
+    return files
+
+
+_SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._/-]{1,100})", re.ASCII)
+
+
+def _sums_problems(directory: Path, files: dict[str, bytes]) -> Iterator[Problem]:
+    path = directory / SUMS
+    if SUMS not in files:
+        yield Problem(directory, f"{SUMS} is missing")
+        return
+    listed: dict[str, str] = {}
+    for number, line in enumerate(files[SUMS].decode("ascii", "replace").splitlines(), start=1):
+        match = _SUM.fullmatch(line)
+        if match is None or match[2] in listed:
+            yield Problem(path, f"line {number} is not a sum and a new path")
+        else:
+            listed[match[2]] = match[1]
+    for name in sorted((files.keys() - {SUMS}) | listed.keys()):
+        if name not in listed:
+            yield Problem(path, f"does not list {name}")
+        elif name not in files:
+            yield Problem(path, f"lists {name[:100]}, which is not there")
+        elif sha256(files[name]) != listed[name]:
+            yield Problem(directory / name, f"its contents changed: {SUMS} lists another SHA-256")
+
+
+def _page_problems(root: Path) -> Iterator[Problem]:
+    page = build(root).encode()
+    if not (root / PAGE).exists() or read_bytes(root / PAGE, 4 * IMAGE_LIMIT) != page:
+        yield Problem(root / PAGE, "out of date. Type: python -m genbench.leaderboard build")
+
+
+def _schema_problems(root: Path) -> Iterator[Problem]:
+    if not (root / SCHEMA).exists() or read_bytes(root / SCHEMA, RECORD_LIMIT) != schema().encode():
+        yield Problem(root / SCHEMA, "out of date. Type: python -m genbench.leaderboard build")

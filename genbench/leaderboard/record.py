@@ -1,0 +1,297 @@
+"""result.json: what a finished run says about itself, strict enough for a stranger's number to be trusted.
+
+A `Result` is one training seed under one configuration, scored by one evaluation. Every object refuses keys
+it does not know, values of another type, numbers that are not finite and strings without bound; the whole
+is exported as JSON Schema by `schema()`. Two spreads have two names: a metric's `std` here is over
+*evaluation* seeds (other samples of the same weights); that over *training* seeds belongs to a submission.
+
+A metric's name cannot mislead. With Inception's features and 50,000 samples it is bare (`fid`, `is`, `kid`,
+`precision`, `recall`, `density`, `coverage`), with another number of samples it is `fid@N`. With another
+extractor the name carries it: `fd_digits`, `is_digits`, or `fd_digits@N` where N is not the data set's
+standard number of samples.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from genbench.errors import UserError
+from genbench.leaderboard.untrusted import RECORD_LIMIT, read_json, write_atomically
+
+INCEPTION_SAMPLES = 50_000
+"""The number of samples with which an Inception metric bears its bare name."""
+
+INCEPTION_METRICS = frozenset({"fid", "is", "kid", "precision", "recall", "density", "coverage"})
+"""Names that, bare, promise Inception's features."""
+
+# No control characters, line or paragraph separators, or marks that reorder text: one line stays one line.
+_ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_ONE_LINE)]
+Line = Annotated[str, StringConstraints(max_length=1000, pattern=_ONE_LINE)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
+MetricName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(@[1-9][0-9]*)?$")]
+Moment = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")
+]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """An immutable record: unknown keys, other types and non-finite numbers are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Git(Strict):
+    """The commit of the code that ran (None outside a checkout) and whether the tree differed from it."""
+
+    commit: Commit | None
+    dirty: bool | None
+
+
+class Dataset(Strict):
+    """The images trained on and scored against.
+
+    `split` is the reference split, `sha256` and `n_images` those of that split in canonical order,
+    `provenance` where the images came from (layout, crop, address).
+    """
+
+    name: Name
+    split: Name
+    resolution: Positive
+    channels: Positive
+    sha256: Sha256
+    n_images: Positive
+    provenance: Annotated[dict[Name, Line], Field(max_length=50)]
+
+
+class Model(Strict):
+    """What was trained; `parameters` counts trainable numbers."""
+
+    name: Name
+    family: Name
+    parameters: Count
+
+
+class Training(Strict):
+    """How far training went. `images_seen` counts training images with repetition, `device_seconds` is wall
+    time times the number of devices, `stopped` says whether all steps were taken or a time budget ended it.
+    """
+
+    steps: Count
+    images_seen: Count
+    batch_size: Positive
+    wall_seconds: Amount
+    device_seconds: Amount
+    seed: Count
+    stopped: Literal["steps", "budget"]
+    world_size: Positive
+    precision: Name
+
+
+class Device(Strict):
+    """What the run ran on: the maker's name, torch's type ("cpu", "cuda"), how many."""
+
+    name: Name
+    type: Name
+    count: Positive
+
+
+class Sampling(Strict):
+    """How images were drawn. NFE are counted network evaluations an image; `seeds` are evaluation seeds.
+
+    `steps` is None where a sampler chooses its own; `seconds_per_image` is wall time at the run's sampling
+    batch size; `fitted_sha256` is that of what the sampler learnt after training, None where nothing.
+    """
+
+    sampler: Name
+    steps: Positive | None
+    nfe_mean: Amount
+    nfe_max: Count
+    seconds_per_image: Amount
+    n_samples: Positive
+    conditional: bool
+    seeds: Annotated[list[Count], Field(min_length=1, max_length=1000)]
+    fitted_sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"evaluation seeds must be distinct, found {self.seeds}")
+        if self.nfe_mean > self.nfe_max:
+            raise ValueError(f"nfe_mean {self.nfe_mean} exceeds nfe_max {self.nfe_max}")
+        return self
+
+
+class Metric(Strict):
+    """One number, and all that is needed to know what it means.
+
+    `value` is the mean over `n_seeds` evaluation seeds and `std` their sample standard deviation (None
+    exactly where there is one seed). `extractor`, `reference`, `quantiser` and `resize` are None where the
+    metric uses none (a likelihood has no extractor).
+    """
+
+    name: MetricName
+    value: float
+    std: Amount | None
+    n_seeds: Positive
+    n_samples: Positive
+    extractor: Name | None
+    extractor_sha256: Sha256 | None
+    reference: Line | None
+    reference_sha256: Sha256 | None
+    quantiser: Name | None
+    resize: Name | None
+    better: Literal["lower", "higher"]
+
+    @model_validator(mode="after")
+    def _name_does_not_mislead(self) -> Self:
+        base, _, count = self.name.partition("@")
+        if count and int(count) != self.n_samples:
+            raise ValueError(f"{self.name} was computed from {self.n_samples} samples")
+        if (self.extractor is None) != (self.extractor_sha256 is None):
+            raise ValueError(f"{self.name} needs extractor and extractor_sha256 both, or neither")
+        if base in INCEPTION_METRICS:
+            if self.extractor != "inception":
+                raise ValueError(f"{base} is Inception's; with {self.extractor} the name must carry it")
+            if (self.n_samples == INCEPTION_SAMPLES) == bool(count):
+                expected = base if count else f"{base}@{self.n_samples}"
+                raise ValueError(f"{self.name} from {self.n_samples} samples must be named {expected}")
+        elif self.extractor is not None and not base.endswith(f"_{self.extractor}"):
+            raise ValueError(f"{self.name} uses the extractor {self.extractor}, which its name must carry")
+        if (self.std is None) != (self.n_seeds == 1):
+            raise ValueError(f"{self.name} needs std (over evaluation seeds) exactly where n_seeds > 1")
+        return self
+
+
+class Result(Strict):
+    """The whole of result.json, schema version 1."""
+
+    schema_version: Literal[1]
+    genbench_version: Name
+    command: Annotated[list[Line], Field(max_length=200)]
+    config: dict[str, JsonValue]
+    config_hash: Sha256
+    group_hash: Sha256
+    git: Git
+    dataset: Dataset
+    model: Model
+    training: Training
+    device: Device
+    weights: Literal["ema", "raw"]
+    sampling: Sampling
+    metrics: Annotated[list[Metric], Field(max_length=100)]
+    versions: Annotated[dict[Name, Name], Field(max_length=50)]
+    created: Moment
+
+    @field_validator("config")
+    @classmethod
+    def _bounded(cls, config: dict[str, Any]) -> dict[str, Any]:
+        _bound(config)
+        return config
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metric names must be distinct, found {names}")
+        for metric in self.metrics:
+            if metric.extractor is None:  # a likelihood is of test images, not of samples
+                continue
+            if metric.n_seeds != len(self.sampling.seeds):
+                raise ValueError(
+                    f"{metric.name} has n_seeds {metric.n_seeds}, sampling {self.sampling.seeds}"
+                )
+            if metric.n_samples > self.sampling.n_samples:
+                drawn = self.sampling.n_samples
+                raise ValueError(f"{metric.name} is of {metric.n_samples} samples, but {drawn} were drawn")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """The record in a file. Raises UserError, one line naming file and field, where it is no record."""
+        return parse(cls, read_json(Path(path)), Path(path))
+
+    def write(self, path: Path) -> None:
+        """Writes the record atomically, keys sorted. Raises UserError where it would be too large to read."""
+        contents = to_bytes(self)
+        if len(contents) > RECORD_LIMIT:
+            raise UserError(f"{path}: a record of {len(contents):,} bytes; at most {RECORD_LIMIT:,} are read")
+        write_atomically(Path(path), contents)
+
+
+def parse(kind: type[Record], value: Any, path: Path) -> Record:
+    """`value` (plain Python values) as a `kind`; raises UserError, one line naming `path` and the fields."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        found = [_explain(problem) for problem in error.errors(include_url=False)]
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise UserError(f"{path}: {'; '.join(found[:3])}{more}") from error
+
+
+def to_bytes(record: BaseModel) -> bytes:
+    """The canonical file of a record: JSON, keys sorted, two spaces, ASCII, a newline at the end."""
+    plain = record.model_dump(mode="json")
+    return (json.dumps(plain, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
+
+
+def schema() -> str:
+    """JSON Schema of result.json, as text ending in a newline."""
+    return json.dumps(Result.model_json_schema(), sort_keys=True, indent=2) + "\n"
+
+
+def now() -> str:
+    """The present moment as a record writes it: UTC, whole seconds, "2025-01-31T12:00:00Z"."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "the record"
+    found = repr(problem["input"])
+    shown = "" if isinstance(problem["input"], dict | list) else f" (found {found[:60]})"
+    return " ".join(f"{where[:200]}: {problem['msg']}{shown}".split())
+
+
+def _bound(value: Any, depth: int = 0) -> int:
+    """Counts the values in a configuration; raises ValueError for what no configuration needs."""
+    if depth > 20:
+        raise ValueError("nested more than 20 deep")
+    inner: list[Any] = []
+    if isinstance(value, str):
+        if len(value) > 1000:
+            raise ValueError("a string of more than 1,000 characters")
+    elif isinstance(value, dict):
+        inner = [*value.keys(), *value.values()]
+    elif isinstance(value, list):
+        inner = value
+    elif isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"{value} is not a finite number")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("an integer of more than 64 bits")
+    total = 1 + sum(_bound(part, depth + 1) for part in inner)
+    if total > 10_000:
+        raise ValueError("more than 10,000 values")
+    return total

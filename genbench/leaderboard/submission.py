@@ -1,0 +1,202 @@
+"""A submission: the results of one recipe's training seeds, and the row that follows from them.
+
+    submissions/<dataset>/<slug>/submission.json     who, which division, which results, the figures
+                                 results/seed<k>.json
+                                 config.yaml         what determines the result, without the seed
+                                 samples.png         a grid from the first seed
+                                 SHA256SUMS          as `sha256sum --check` reads it
+
+Figures are derived from the results, never typed: over training seeds k = 1..K with values v_k, the mean is
+sum v_k / K and the spread the sample standard deviation sqrt(sum (v_k - mean)^2 / (K - 1)), None for K = 1.
+The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads. Sums
+are exactly rounded, so every machine derives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from genbench.leaderboard.record import (
+    Amount,
+    Count,
+    Line,
+    MetricName,
+    Name,
+    Positive,
+    Result,
+    Sha256,
+    Strict,
+    parse,
+)
+from genbench.leaderboard.rules import BudgetClass, budget_class
+from genbench.leaderboard.untrusted import read_json
+
+SUBMISSION, CONFIG, SAMPLES, SUMS, RESULTS = (
+    "submission.json",
+    "config.yaml",
+    "samples.png",
+    "SHA256SUMS",
+    "results",
+)
+"""The entries of a submission's directory; `RESULTS` is a directory, the others are files."""
+
+RESULT_NAME = re.compile(r"seed(0|[1-9][0-9]{0,18})\.json", re.ASCII)
+"""The name of a result inside `results/`."""
+
+Division = Literal["closed", "open"]
+
+
+class ResultFile(Strict):
+    """One result of a submission: its training seed, its path inside the submission and its SHA-256."""
+
+    seed: Count
+    file: Annotated[str, StringConstraints(pattern=r"^results/seed[0-9]{1,19}\.json$")]
+    sha256: Sha256
+
+
+class MetricFigures(Strict):
+    """A metric over training seeds: mean, sample standard deviation, and the evaluation seeds' own spread."""
+
+    name: MetricName
+    mean: float
+    std: Amount | None
+    evaluation_std: Amount | None
+    better: Literal["lower", "higher"]
+
+
+class Figures(Strict):
+    """A row, derived from results. Times and NFE are means over training seeds, images seen the largest."""
+
+    dataset: Name
+    resolution: Positive
+    split: Name
+    dataset_sha256: Sha256
+    n_samples: Positive
+    conditional: bool
+    model: Name
+    family: Name
+    parameters: Count
+    sampler: Name
+    sampler_steps: Positive | None
+    weights: Literal["ema", "raw"]
+    training_seeds: list[Count]
+    evaluation_seeds: list[Count]
+    images_seen: Count
+    budget_class: BudgetClass
+    nfe: Amount
+    seconds_per_image: Amount
+    device_seconds: Amount
+    devices: list[Name]
+    metrics: list[MetricFigures]
+
+
+class Submission(Strict):
+    """The whole of submission.json, schema version 1. `outside_data` names data beyond the data set's own."""
+
+    schema_version: Literal[1]
+    submitter: Name
+    division: Division
+    note: Line | None
+    outside_data: Line | None
+    date: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    group_hash: Sha256
+    results: Annotated[list[ResultFile], Field(min_length=1, max_length=100)]
+    figures: Figures
+
+    @field_validator("date")
+    @classmethod
+    def _exists(cls, text: str) -> str:
+        date.fromisoformat(text)
+        return text
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission as read from disk; `results` in the order of submission.json, figures not yet trusted."""
+
+    directory: Path
+    submission: Submission
+    results: tuple[Result, ...]
+
+
+def figures(results: Sequence[Result]) -> Figures:
+    """The row of results that agree (see `rules.disagreements`); seeds are taken in increasing order."""
+    results = sorted(results, key=lambda result: result.training.seed)
+    first = results[0]
+    images_seen = max(result.training.images_seen for result in results)
+    return Figures(
+        dataset=first.dataset.name,
+        resolution=first.dataset.resolution,
+        split=first.dataset.split,
+        dataset_sha256=first.dataset.sha256,
+        n_samples=first.sampling.n_samples,
+        conditional=first.sampling.conditional,
+        model=first.model.name,
+        family=first.model.family,
+        parameters=first.model.parameters,
+        sampler=first.sampling.sampler,
+        sampler_steps=first.sampling.steps,
+        weights=first.weights,
+        training_seeds=[result.training.seed for result in results],
+        evaluation_seeds=first.sampling.seeds,
+        images_seen=images_seen,
+        budget_class=budget_class(images_seen),
+        nfe=_mean([result.sampling.nfe_mean for result in results]),
+        seconds_per_image=_mean([result.sampling.seconds_per_image for result in results]),
+        device_seconds=_mean([result.training.device_seconds for result in results]),
+        devices=sorted({result.device.name for result in results}),
+        metrics=[_over_seeds(results, metric.name) for metric in sorted(first.metrics, key=lambda m: m.name)],
+    )
+
+
+def _over_seeds(results: Sequence[Result], name: str) -> MetricFigures:
+    metrics = [metric for result in results for metric in result.metrics if metric.name == name]
+    values = [metric.value for metric in metrics]
+    mean = _mean(values)
+    spread = None
+    if len(values) > 1:
+        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    own = [metric.std for metric in metrics if metric.std is not None]
+    return MetricFigures(
+        name=name,
+        mean=mean,
+        std=spread,
+        evaluation_std=math.sqrt(_mean([std**2 for std in own])) if own else None,
+        better=metrics[0].better,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def slug(row: Figures, group_hash: str, submitter: str) -> str:
+    """The name of a submission's directory: model, sampler, recipe and submitter, safe in any path."""
+    return "-".join((plain(row.model), plain(row.sampler), group_hash[:8], plain(submitter)))
+
+
+def plain(name: str) -> str:
+    """`name` with nothing but a-z, 0-9, "_" and single "-": a safe name for a file or directory."""
+    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:40].strip("-") or "unnamed"
+
+
+def read_entry(directory: Path) -> Entry:
+    """Reads submission.json and the results it lists. Raises UserError for what cannot be read."""
+    path = directory / SUBMISSION
+    submission = parse(Submission, read_json(path), path)
+    return Entry(
+        directory, submission, tuple(Result.read(directory / item.file) for item in submission.results)
+    )
+
+
+def submission_directories(root: Path) -> list[Path]:
+    """The submissions' directories under `root`/submissions/<dataset>/, sorted."""
+    return sorted(path for path in (root / "submissions").glob("*/*") if not path.name.startswith("."))

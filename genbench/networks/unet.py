@@ -1,0 +1,333 @@
+"""The U-Net of denoising diffusion models (Ho, Jain & Abbeel 2020, appendix B), sized by its arguments.
+
+    h_0      = conv(x)                                          then, level by level, down and up again,
+    block(h) = attend(shortcut(h) + conv(dropout(silu(norm(conv(silu(norm(h))) + e)))))
+    e        = W silu(embedding(time) + embedding(label))
+
+Each level has `blocks` residual blocks on the way down and `blocks + 1` on the way up, whose input is
+concatenated with what the way down left at that size. Between levels stand a convolution of stride two and,
+on the way up, nearest-neighbour upsampling before a convolution. With its defaults and 3x32x32 images this
+is the published CIFAR-10 network of 35,746,307 parameters. `scale_shift` replaces "+ e" by an adaptive group
+normalisation, and `heads` divides the attention (both Nichol & Dhariwal 2021).
+
+Two differences from the reference code, neither of which changes a parameter: strided convolutions pad one
+pixel on every side (TensorFlow's "SAME" pads right and below only), and last convolutions start at zero
+exactly (the reference draws them with variance 1e-10).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genbench.contracts import UserError
+
+NORM_EPSILON = 1e-6
+"""Added to the variance in group normalisation: the reference code's value, not PyTorch's 1e-5."""
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def sinusoidal_embedding(time: Tensor, dimension: int, longest: float = 10_000.0) -> Tensor:
+    """[sin(w_k time)] then [cos(w_k time)], w_k geometric from 1 to 1/`longest` (Vaswani et al. 2017).
+
+    time: [B], of any dtype; returns float32 [B, dimension], its last column zero where `dimension` is odd.
+    """
+    half = dimension // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=time.device) / max(half - 1, 1)
+    angle = time.float()[:, None] * torch.exp(-math.log(longest) * exponent)
+    embedding = torch.cat((angle.sin(), angle.cos()), dim=1)
+    return F.pad(embedding, (0, dimension - 2 * half))
+
+
+def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+    """Group normalisation with the most groups that are no more than `groups` and divide `channels`."""
+    divisor = next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
+    return nn.GroupNorm(divisor, channels, eps=NORM_EPSILON)
+
+
+def convolution(channels: int, out_channels: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the image's size (halves it, with stride 2), drawn by `drawn`."""
+    return drawn(nn.Conv2d(channels, out_channels, size, stride=stride, padding=size // 2))
+
+
+def drawn(layer: Layer) -> Layer:
+    """`layer` with uniform weights of variance 2 / (fan in + fan out) and zero biases, as the reference has.
+
+    (Glorot & Bengio 2010; "variance scaling, fan average, uniform" elsewhere.)
+    """
+    nn.init.xavier_uniform_(layer.weight)
+    return without_bias(layer)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """`layer` with all parameters at zero: the end of a branch that starts as nothing."""
+    nn.init.zeros_(layer.weight)
+    return without_bias(layer)
+
+
+def without_bias(layer: Layer) -> Layer:
+    """`layer` with its bias at zero."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Attention(nn.Module):
+    """Self-attention over the positions of a feature map, added to it; [B, C, H, W] to the same.
+
+    Query, key and value come from one matrix product over channels; `heads` must divide `channels`.
+    """
+
+    def __init__(self, channels: int, heads: int, groups: int) -> None:
+        super().__init__()
+        if channels % heads:
+            raise UserError(
+                f"attention over {channels} channels cannot be divided into {heads} heads: "
+                f"set network.heads to a divisor of {channels}"
+            )
+        self.heads = heads
+        self.norm = group_norm(channels, groups)
+        self.query_key_value = nn.Linear(channels, 3 * channels)
+        for weight in self.query_key_value.weight.detach().chunk(3):  # three square maps, drawn as such
+            nn.init.xavier_uniform_(weight)
+        without_bias(self.query_key_value)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, channels, height, width = x.shape
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # [B, HW, C]
+        heads = self.query_key_value(tokens).unflatten(2, (3, self.heads, channels // self.heads))
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, HW, C / heads]
+        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = self.out(attended.transpose(1, 2).flatten(2))
+        return x + attended.transpose(1, 2).unflatten(2, (height, width))
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a shortcut, told time and class in between, with optional attention.
+
+    forward(x [B, channels, H, W], condition [B, self.condition_width]) returns [B, out_channels, H, W].
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        *,
+        dropout: float,
+        groups: int,
+        heads: int,
+        attend: bool,
+        scale_shift: bool,
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.condition_width = out_channels * (2 if scale_shift else 1)
+        self.dropout = dropout
+        self.norm_in = group_norm(channels, groups)
+        self.conv_in = convolution(channels, out_channels)
+        self.norm_out = group_norm(out_channels, groups)
+        self.conv_out = zeroed(convolution(out_channels, out_channels))
+        same = channels == out_channels
+        self.shortcut = nn.Identity() if same else convolution(channels, out_channels, size=1)
+        self.attention = Attention(out_channels, heads, groups) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        condition = condition[:, :, None, None]
+        hidden = self.conv_in(F.silu(self.norm_in(x)))
+        if self.scale_shift:
+            scale, shift = condition.chunk(2, dim=1)
+            hidden = torch.addcmul(shift, self.norm_out(hidden), 1 + scale)
+        else:
+            hidden = self.norm_out(hidden.add_(condition))  # no layer keeps its output for the way back
+        hidden = F.dropout(F.silu(hidden), self.dropout, self.training, inplace=True)
+        return self.attention(self.conv_out(hidden).add_(self.shortcut(x)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour upsampling by two, then a convolution; [B, C, H, W] to [B, C, 2H, 2W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = convolution(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Down(nn.Module):
+    """The residual blocks of one size on the way down, then a strided convolution unless it is the last."""
+
+    def __init__(self, blocks: Sequence[ResidualBlock], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, hidden: Tensor, conditions: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
+        """What goes on down; every feature map made is appended to `skips`."""
+        for block in self.blocks:
+            hidden = block(hidden, next(conditions))
+            skips.append(hidden)
+        if self.downsample is not None:
+            hidden = self.downsample(hidden)
+            skips.append(hidden)
+        return hidden
+
+
+class Up(nn.Module):
+    """The residual blocks of one size on the way up, then upsampling unless it is the full size."""
+
+    def __init__(self, blocks: Sequence[ResidualBlock], upsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.upsample = upsample
+
+    def forward(self, hidden: Tensor, conditions: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
+        """What goes on up; every block takes the last of `skips`."""
+        for block in self.blocks:
+            hidden = block(torch.cat((hidden, skips.pop()), dim=1), next(conditions))
+        return hidden if self.upsample is None else self.upsample(hidden)
+
+
+class UNet(nn.Module):
+    """The network eps(x, time, label), and whatever else has an image in and an image out.
+
+    image_shape: (C, H, W) of the images; channels: features at full size, multiplied by `multipliers[i]` at
+    level i, whose images are 2^i times smaller; blocks: residual blocks a level; attention: the heights of
+    the feature maps that attend to themselves (the smallest always does, in the middle); heads: attention
+    heads; dropout: probability; classes: number of classes, 0 for none; out_channels: C unless given
+    (Improved DDPM's learned variance needs 2C); groups: of the group normalisation, or the next smaller
+    divisor of the channels; scale_shift: adaptive group normalisation instead of addition.
+
+    Images whose sides are not multiples of 2^(levels - 1) are padded with zeros and the output is cropped
+    (28 becomes 32 with four levels, and stays 28 with three). Zero and not the background's -1: at t = 1 the
+    input is noise around zero whatever the image was, and zeros are what every convolution pads with anyway,
+    so the border means the same to all corruptions and times.
+
+    A UserError says so where an attention height is not the height of a level, and where labels are given to
+    a network without classes.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (16,),
+        heads: int = 1,
+        dropout: float = 0.1,
+        classes: int = 0,
+        out_channels: int | None = None,
+        groups: int = 32,
+        scale_shift: bool = False,
+    ) -> None:
+        super().__init__()
+        in_channels, height, width = image_shape
+        self.image_shape = (in_channels, height, width)
+        self.channels = channels
+        self.classes = classes
+        self.out_channels = in_channels if out_channels is None else out_channels
+        multiple = 2 ** (len(multipliers) - 1)
+        self.padding = _padding(width, multiple) + _padding(height, multiple)
+        tallest = height + sum(_padding(height, multiple))
+        heights = [tallest // 2**level for level in range(len(multipliers))]
+        if unknown := set(attention) - set(heights):
+            raise UserError(
+                f"network.attention names feature maps of height {sorted(unknown)}, but {height}x{width} "
+                f"images and {len(multipliers)} levels have heights {heights}: choose among these, or []"
+            )
+
+        def block(width_in: int, width_out: int, attend: bool) -> ResidualBlock:
+            return ResidualBlock(
+                width_in,
+                width_out,
+                dropout=dropout,
+                groups=groups,
+                heads=heads,
+                attend=attend,
+                scale_shift=scale_shift,
+            )
+
+        features = 4 * channels
+        self.time = nn.Sequential(
+            drawn(nn.Linear(channels, features)), nn.SiLU(), drawn(nn.Linear(features, features))
+        )
+        self.label = nn.Embedding(classes + 1, features) if classes else None  # the last row: no label
+        self.stem = convolution(in_channels, channels)
+
+        current, skips = channels, [channels]
+        down: list[Down] = []
+        for level, multiplier in enumerate(multipliers):
+            stack = []
+            for _ in range(blocks):
+                stack.append(block(current, channels * multiplier, heights[level] in attention))
+                current = channels * multiplier
+                skips.append(current)
+            last = level == len(multipliers) - 1
+            down.append(Down(stack, None if last else convolution(current, current, stride=2)))
+            skips += [] if last else [current]
+        self.down = nn.ModuleList(down)
+        self.middle = nn.ModuleList([block(current, current, True), block(current, current, False)])
+        up: list[Up] = []
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            stack = []
+            for _ in range(blocks + 1):
+                stack.append(block(current + skips.pop(), channels * multiplier, heights[level] in attention))
+                current = channels * multiplier
+            up.append(Up(stack, Upsample(current) if level else None))
+        self.up = nn.ModuleList(up)
+        self.norm = group_norm(current, groups)
+        self.out = zeroed(convolution(current, self.out_channels))
+
+        # What each block is told is one slice of one matrix product, in the order the blocks are called.
+        order = [module for module in self.modules() if isinstance(module, ResidualBlock)]
+        self.condition_widths = [each.condition_width for each in order]
+        self.condition = nn.Linear(features, sum(self.condition_widths))
+        for weight in self.condition.weight.detach().split(self.condition_widths):
+            # A scale and shift starts as none (conditional normalisation equals the plain one at first).
+            nn.init.zeros_(weight) if scale_shift else nn.init.xavier_uniform_(weight)
+        without_bias(self.condition)
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's output, [B, out_channels, H, W] in x's dtype.
+
+        x: [B, C, H, W]; time: [B], what is embedded (0 ... 999 for DDPM; use such a range for other times);
+        labels: int64 [B], -1 for "no label", which is also what None means to a network with classes.
+        """
+        conditions = iter(self._conditions(time, labels).split(self.condition_widths, dim=1))
+        hidden = self.stem(F.pad(x, self.padding) if any(self.padding) else x)
+        skips = [hidden]
+        for down in self.down:
+            hidden = down(hidden, conditions, skips)
+        for block in self.middle:
+            hidden = block(hidden, next(conditions))
+        for up in self.up:
+            hidden = up(hidden, conditions, skips)
+        out = self.out(F.silu(self.norm(hidden))).to(x.dtype)
+        left, right, top, bottom = self.padding
+        return out[:, :, top : out.shape[2] - bottom, left : out.shape[3] - right]
+
+    def _conditions(self, time: Tensor, labels: Tensor | None) -> Tensor:
+        """What all blocks are told, side by side: [B, sum of their widths]."""
+        embedded = self.time(sinusoidal_embedding(time, self.channels))
+        if self.label is None:
+            if labels is not None:
+                raise UserError("labels were given to a network without classes: set network.classes")
+        else:
+            if labels is None:
+                labels = torch.full_like(time, -1, dtype=torch.int64)
+            embedded = embedded + self.label(torch.where(labels < 0, self.classes, labels))
+        return self.condition(F.silu(embedded))
+
+
+def _padding(length: int, multiple: int) -> tuple[int, int]:
+    """Pixels before and after that make `length` a multiple of `multiple`."""
+    missing = -length % multiple
+    return missing // 2, missing - missing // 2

@@ -1,0 +1,44 @@
+"""The estimate move: a posterior over x0 at (x_t, t), guided and clipped.
+
+Classifier-free guidance (Ho & Salimans 2022) in the convention eps = (1 + w) eps(y) - w eps(no label): w = 0
+is the conditional model, w = -1 the unconditional one. All of eps, v and x0 being affine in each other, the
+same weights apply to x0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from genbench.contracts import ClassConditional, Generator, Posterior, UserError
+from genbench.samplers.counting import Counted
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How x0 is estimated: `guidance` is w above, `clip` whether the mean is kept in [-1, 1].
+
+    DDPM's code clips before forming the posterior's mean; DDIM's code does not clip.
+    """
+
+    clip: bool = True
+    guidance: float = 0.0
+
+    def check(self, model: Generator) -> None:
+        """Raises UserError where guidance is asked of a model without classes."""
+        if self.guidance and not (isinstance(model, ClassConditional) and model.classes):
+            raise UserError(
+                f"sampler.guidance={self.guidance} needs a class-conditional model, and this one knows no "
+                "classes. Train with model.conditional=true, or leave sampler.guidance=0."
+            )
+
+    def __call__(self, model: Counted, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Posterior:
+        """The posterior at x_t [B, ...], t [] or [B]; one evaluation, or two under guidance."""
+        posterior = model.denoise(x_t, t, labels)
+        if self.guidance and labels is not None:
+            unconditional = model.denoise(x_t, t, torch.full_like(labels, -1))
+            mean = torch.lerp(unconditional.mean, posterior.mean, 1 + self.guidance)
+            posterior = Posterior(mean)
+        return replace(posterior, mean=posterior.mean.clamp(-1, 1)) if self.clip else posterior
