@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from genbench import help as help_page
 from genbench.configuration import conf_dir, resolve
 from genbench.errors import UserError
 
@@ -28,6 +29,9 @@ TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-
 
 OF_A_RUN = ("evaluate", "sample")
 """Tasks that take a finished run's configuration and lay what was typed over it."""
+
+SECTIONS = frozenset({"dataset", "model", "sampler", "optim", "ema", "trainer", "metrics", "logger"})
+"""The groups a run reads; every other group is a part of one of these."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,18 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
     return recall([str(entry) for entry in OmegaConf.load(saved)], [a for a in arguments if "=" in a])
 
 
+def sections(config: dict[str, Any], groups: Iterable[str]) -> dict[str, Any]:
+    """`config` without the groups that were composed only to be used inside others (schedule, network, ...)."""
+    parts = {group.split("@")[0].split("/")[0] for group in groups} - SECTIONS
+    return {key: value for key, value in config.items() if key not in parts}
+
+
 def _run(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode == RunMode.MULTIRUN
     overrides = [str(override) for override in hydra_config.overrides.task]
     now = [override for override in overrides if override not in _recalled]
-    config = resolve(cfg)
+    config = sections(resolve(cfg), hydra_config.runtime.choices)
     if config["task"] not in TASKS:
         raise UserError(f"task={config['task']} is not a task. Tasks: {', '.join(TASKS)}.")
     task = importlib.import_module(f"genbench.tasks.{config['task']}")
@@ -130,6 +140,9 @@ def main() -> None:
     except UserError as error:
         print(f"genbench: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        print(help_page.text(folder, TASKS), end="")
+        return
     sys.argv[1:1] = _recalled
     hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
     if _sweep.failures:

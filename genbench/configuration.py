@@ -124,8 +124,11 @@ def _without(config: Mapping[str, Any], left_out: frozenset[str], prefix: str) -
     kept: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name not in left_out:
-            kept[key] = _without(value, left_out, f"{name}.") if isinstance(value, Mapping) else value
+        if name in left_out:
+            continue
+        inner = _without(value, left_out, f"{name}.") if isinstance(value, Mapping) else value
+        if inner != {} or value == {}:  # a group of nothing but such keys is one more of them
+            kept[key] = inner
     return kept
 
 

@@ -243,6 +243,10 @@ class Sampler(ABC):
     def check(self, model: Generator) -> None:
         """Raises UserError, saying why, where this sampler cannot drive `model`. Called before training."""
 
+    def evaluations(self) -> int | None:
+        """Network evaluations an image will take, where that is known in advance; for estimates of time only."""
+        return None
+
     def fit(self, model: Generator, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         """What must be learnt from training data before sampling; nothing by default."""
         return {}

@@ -5,9 +5,9 @@ of the N images an epoch. Position p stands in epoch e = p div N, at place i = p
 
     image(p) = permutation_e[i],      flipped(p) = coin_e[i],
 
-where permutation_e and coin_e come from CPU generators seeded by hashes of (seed, "order", e) and (seed, "flip", e).
-Batch k of B images is the positions [kB, (k+1)B), and rank r of R takes the r-th of R equal parts of it. Nothing
-is remembered from batch to batch, so resuming means asking for the next number.
+where permutation_e and coin_e come from CPU generators seeded by hashes of (seed, "order", e) and (seed,
+"flip", e). Batch k of B images is the positions [kB, (k+1)B), and rank r of R takes the r-th of R equal parts
+of it. Nothing is remembered from batch to batch, so resuming means asking for the next number.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from genbench.data.images import ImageSet
 class Batches:
     """Batches of an ImageSet, made on the device it lives on.
 
-    batch_size: the global batch, divided among `world` ranks; seed: the training seed; flip: whether images are
-    mirrored left to right with probability 1/2. Raises UserError where `world` does not divide the batch size.
+    batch_size: the global batch, divided among `world` ranks; seed: the training seed; flip: whether images
+    are mirrored left to right with probability 1/2. Raises UserError where `world` does not divide the batch
+    size.
     """
 
     def __init__(
@@ -33,8 +34,8 @@ class Batches:
     ) -> None:
         if batch_size < 1 or batch_size % world:
             raise UserError(
-                f"trainer.batch_size={batch_size} cannot be shared by {world} ranks: it is the batch of all ranks "
-                f"together and must be a positive multiple of {world}; "
+                f"trainer.batch_size={batch_size} cannot be shared by {world} ranks: it is the batch of all "
+                f"ranks together and must be a positive multiple of {world}; "
                 f"type trainer.batch_size={max(1, round(batch_size / world)) * world}."
             )
         if not 0 <= rank < world:
@@ -49,7 +50,8 @@ class Batches:
         self._rank = rank
         self._seed = seed
         self._flip = flip
-        # Tables of the two epochs last used: a batch may span two, and on a GPU the copy is paid once an epoch.
+        # Tables of the two epochs last used: a batch may span two, and on a GPU the copy is paid once an
+        # epoch.
         self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
         self._columns = torch.arange(images.images.shape[-1], device=images.images.device)
 
@@ -72,8 +74,6 @@ class Batches:
         for epoch in range(start // size, (stop - 1) // size + 1):
             first, last = max(start - epoch * size, 0), min(stop - epoch * size, size)
             parts.append([table[first:last] for table in self._epoch(epoch)])
-        if len(parts) == 1:
-            return parts[0][0], parts[0][1]
         order, coins = zip(*parts, strict=True)
         return torch.cat(order), torch.cat(coins)
 
@@ -89,7 +89,7 @@ class Batches:
         return self._epochs[epoch]
 
     def _generator(self, purpose: str, epoch: int) -> torch.Generator:
-        """A CPU generator seeded by (seed, purpose, epoch); on the CPU whatever the device, so that all agree."""
+        """A generator seeded by (seed, purpose, epoch), on the CPU whatever the device, so that all agree."""
         digest = hashlib.sha256(f"{self._seed}/{purpose}/{epoch}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 

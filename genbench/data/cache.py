@@ -1,9 +1,9 @@
 """Decoded images kept on disk, for collections whose pictures take longer to decode than to read back.
 
-One file a collection, of raw tensors (safetensors: nothing in it can run), written beside its final name and moved
-into place, so that a killed run leaves either the old file or the new one. It is believed only if its *key* (sizes, dates and
-checksums of the pictures, and how they were prepared) is the present one and its contents have the hash that was written
-with them; otherwise the pictures are decoded again.
+One file a collection, of raw tensors (safetensors: nothing in it can run), written beside its final name and
+moved into place, so that a killed run leaves either the old file or the new one. It is believed only if its
+*key* (sizes, dates and checksums of the pictures, and how they were prepared) is the present one and its
+contents have the hash that was written with them; otherwise the pictures are decoded again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOLDER = "genbench-cache"
 """The folder under data_root that holds these files; it may be deleted at any time."""
 
 KEEP_FROM = 2**28
-"""Collections of at least this many decoded bytes are kept; smaller ones (CIFAR-10 is 154 MB) decode in seconds."""
+"""Collections of at least this many decoded bytes are kept; smaller ones (CIFAR-10: 154 MB) take seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ def decode_or_reuse(
     data_root: Path,
     title: str,
 ) -> np.ndarray:
-    """What `decode_all` gives, uint8 [N, C, resolution, resolution], from data_root/genbench-cache where it is there.
+    """What `decode_all` gives, uint8 [N, C, resolution, resolution], if possible from
+    data_root/genbench-cache.
 
     Raises UserError as `decode_all` does. `title` begins the file's name, for people.
     """
@@ -84,7 +85,7 @@ def decoded_once(file: Path, key: Mapping[str, str], decode: Callable[[], np.nda
 
 
 def _checksum(pixels: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 def _read(file: Path, key: str) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""CelebA (Liu et al. 2015): 202,599 aligned faces of 178x218 pixels, cropped and resized; no class labels here.
+"""CelebA (Liu et al. 2015): 202,599 aligned faces of 178x218 pixels, cropped and resized, without labels.
 
 Published figures differ by which square of the picture was kept, so the square is part of what is recorded:
 
@@ -23,7 +23,7 @@ from genbench.contracts import UserError
 from genbench.data.cache import decode_or_reuse
 from genbench.data.decoding import decoder_version
 from genbench.data.pictures import Pictures, open_pictures
-from genbench.data.sources import Arrays, Published
+from genbench.data.published import Arrays, Published
 
 _PARTITION = "list_eval_partition.txt"
 _IMAGES = "img_align_celeba"
@@ -32,7 +32,8 @@ _SPLIT_NUMBERS = {"train": "0", "test": "2"}
 
 @dataclass(frozen=True)
 class Window:
-    """The square of `size` pixels centred at column x and row y, resized by Pillow's antialiased bilinear filter.
+    """The square of `size` pixels centred at column x, row y, resized by Pillow's antialiased bilinear
+    filter.
 
     Columns x - size/2 up to, not including, x + size/2 (rounded down for odd sizes), and rows alike.
     """
@@ -40,19 +41,21 @@ class Window:
     x: int
     y: int
     size: int
-    slow: ClassVar[bool] = True
+    slow = True
 
     def __call__(self, image: Image.Image, resolution: int, where: str) -> Image.Image:
         left, top = self.x - self.size // 2, self.y - self.size // 2
         box = (left, top, left + self.size, top + self.size)
         if left < 0 or top < 0 or box[2] > image.width or box[3] > image.height:
             raise UserError(
-                f"{where} is {image.width}x{image.height} pixels (width x height); the {self} does not fit into it."
+                f"{where} is {image.width}x{image.height} pixels (width x height), which do not contain the "
+                f"{self}. Change dataset.source.crop."
             )
         return image.crop(box).resize((resolution, resolution), Image.Resampling.BILINEAR)
 
     def __str__(self) -> str:
-        return f"{self.size}x{self.size} window centred at (x={self.x}, y={self.y}), bilinear (Pillow, antialiased)"
+        centre = f"(x={self.x}, y={self.y})"
+        return f"{self.size}x{self.size} window centred at {centre}, bilinear (Pillow, antialiased)"
 
 
 CENTRE = Window(x=89, y=109, size=140)
@@ -63,9 +66,9 @@ CENTRE = Window(x=89, y=109, size=140)
 class CelebA(Published):
     """CelebA in torchvision's layout (`celeba/`), or finished in `celeba-<R>x<R>.zip`.
 
-    The layout is read here and not by torchvision, which insists on four attribute files that are not used: what counts
-    is `list_eval_partition.txt` (0 is train, 2 is test) and `img_align_celeba/` or, unpacked in memory,
-    `img_align_celeba.zip`. Pictures are decoded once and kept under data_root.
+    The layout is read here and not by torchvision, which insists on four attribute files that are not used:
+    what counts is `list_eval_partition.txt` (0 is train, 2 is test) and `img_align_celeba/` or, unpacked in
+    memory, `img_align_celeba.zip`. Pictures are decoded once and kept under data_root.
     """
 
     crop: Window = CENTRE
@@ -101,7 +104,7 @@ class CelebA(Published):
         absent = [name for name in names if name not in there]
         if absent:
             raise UserError(
-                f"{pictures.path} lacks {absent[0]}, which {_PARTITION} lists ({len(absent):,} files missing)."
+                f"{pictures.path} lacks {absent[0]}, listed in {_PARTITION} ({len(absent):,} files missing)."
             )
         title = f"{self.name}-{split}"
         pixels = decode_or_reuse(pictures, names, self.channels, self.resolution, self.crop, data_root, title)
@@ -127,7 +130,7 @@ class CelebA(Published):
 
 
 def read_partition(file: Path, split: str) -> list[str]:
-    """File names of a split from CelebA's list of `000001.jpg 0` lines. Raises UserError naming a bad line."""
+    """File names of a split from CelebA's list of `000001.jpg 0` lines; UserError naming a bad line."""
     names = []
     try:
         lines = file.read_text().splitlines()

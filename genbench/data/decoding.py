@@ -1,8 +1,8 @@
 """From encoded pictures to uint8 [N, C, H, W], refusing by name whatever is not as it should be.
 
-A *preparation* says what may be done to a picture on the way: nothing (`Exact`), or cropping and resizing (`Resized`,
-and CelebA's window). Colour is never converted: a grey image among colour ones, an alpha channel or 16 bits a pixel are
-refused, because every silent conversion changes what a model is scored against.
+A *preparation* says what may be done to a picture on the way: nothing (`Exact`), or cropping and resizing
+(`Resized`, and CelebA's window). Colour is never converted: a grey image among colour ones, an alpha channel
+or 16 bits a pixel are refused, because every silent conversion changes what a model is scored against.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _CHUNK = 256
 class Preparation(Protocol):
     """What is done to a decoded picture before it becomes an array."""
 
-    slow: bool
-    """Whether pictures are larger than what is kept of them, so that decoding is worth threads and a cache."""
+    @property
+    def slow(self) -> bool:
+        """Whether pictures are larger than what is kept of them, so that threads and a cache pay."""
 
     def __call__(self, image: Image.Image, resolution: int, where: str) -> Image.Image:
         """The picture at resolution x resolution. Raises UserError naming `where` if it cannot be."""
@@ -86,7 +87,7 @@ class Resized:
 
 
 def decoder_version() -> str:
-    """The versions of Pillow and of its JPEG library: JPEGs may decode to other grey levels with another one."""
+    """The versions of Pillow and of its JPEG library: with another one, JPEGs may decode to other levels."""
     turbo = features.version("libjpeg_turbo")
     jpeg = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
     return f"Pillow {PIL.__version__}, {jpeg}"
@@ -117,8 +118,8 @@ def decode(data: bytes, channels: int, resolution: int, preparation: Preparation
         image.load()
     except _BROKEN as error:
         raise UserError(f"{where} is damaged or truncated ({error}).") from error
-    image = preparation(image, resolution, where)
-    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(resolution, resolution, channels)
+    prepared = preparation(image, resolution, where)
+    pixels = np.frombuffer(prepared.tobytes(), np.uint8).reshape(resolution, resolution, channels)
     return pixels.transpose(2, 0, 1)
 
 
@@ -127,7 +128,8 @@ def decode_all(
 ) -> np.ndarray:
     """uint8 [N, C, resolution, resolution]: the pictures `names` of a folder or zip, in that order.
 
-    Raises UserError as `decode` does, for the first bad picture in order; ValueError if channels is not 1 or 3.
+    Raises UserError as `decode` does, for the first bad picture in order; ValueError if channels is not 1 or
+    3.
     """
     if channels not in _MODES:
         raise ValueError(f"{channels} channels; images have 1 or 3")
@@ -140,8 +142,9 @@ def decode_all(
             pixels[position] = decode(pictures.read(name), channels, resolution, preparation, where)
         return len(chunk)
 
-    # Pillow lets other threads run while it unpacks, which pays for photographs. A 32x32 PNG is mostly Python,
-    # and threads that queue for the interpreter made 50,000 of them slower: 2.8 s with one, 3.2 s with four.
+    # Pillow lets other threads run while it unpacks, which pays for photographs. A 32x32 PNG is mostly
+    # Python, and threads that queue for the interpreter made 50,000 of them slower: 2.8 s with one, 3.2 s
+    # with four.
     workers = (os.cpu_count() or 1) if preparation.slow or resolution > 32 else 1
     with (
         ThreadPoolExecutor(workers) as pool,

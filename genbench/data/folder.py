@@ -26,8 +26,8 @@ _TEST = "test/"
 class Folder:
     """Images under `path`, a folder or a zip.
 
-    path: None stands for "not said", which is refused with what to type; resolution: height and width in pixels;
-    channels: 1 or 3; classes: 0 ignores labels; resize: whether images of another size are cropped to
+    path: None stands for "not said", which is refused with what to type; resolution: height and width in
+    pixels; channels: 1 or 3; classes: 0 ignores labels; resize: whether images of another size are cropped to
     their central square and resized, or refused by name.
     """
 

@@ -1,13 +1,13 @@
-"""A split of a data set, decoded: uint8 images in a canonical order that does not depend on where they came from.
+"""A split of a data set, decoded: uint8 images in an order that does not depend on where they came from.
 
-The same pictures reach us as torchvision's files, as a zip of PNGs, or as a folder, each in an order of its own.
-Here every image gets the digest
+The same pictures reach us as torchvision's files, as a zip of PNGs, or as a folder, each in an order of its
+own. Here every image gets the digest
 
     d_i = SHA-256(pixels of image i, as C, H, W bytes || label of image i, int64 little-endian, -1 for none)
 
-the images of a split are sorted by d_i, and the set's name for itself is SHA-256(shape || d_1 || ... || d_N). Two sources
-with the same pictures and labels therefore give the same tensor, the same training order and the same hash,
-and since digests are as good as random, any prefix is a fair mix of the classes.
+the images of a split are sorted by d_i, and the set's name for itself is SHA-256(shape || d_1 || ... || d_N).
+Two sources with the same pictures and labels therefore give the same tensor, the same training order and the
+same hash, and since digests are as good as random, any prefix is a fair mix of the classes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def canonical(
     levels: int,
     provenance: Mapping[str, str],
 ) -> ImageSet:
-    """An ImageSet on the CPU from uint8 images [N, C, H, W] and integer labels [N], in whatever order they come."""
+    """An ImageSet on the CPU from uint8 images [N, C, H, W] and integer labels [N], in any order."""
     hashed = digests(images, labels)
     order = np.array(sorted(range(len(hashed)), key=hashed.__getitem__), dtype=np.int64)
     whole = hashlib.sha256(f"uint8 NCHW {images.shape}".encode())
@@ -115,8 +115,8 @@ def check_facts(
 ) -> None:
     """Raises UserError where a loaded set is not what the configuration says of it.
 
-    Models are built from the configuration (`dataset.channels`, ...), so a disagreement would otherwise surface
-    as a shape error far away, or, for `levels`, as a wrong likelihood.
+    Models are built from the configuration (`dataset.channels`, ...), so a disagreement would otherwise
+    surface as a shape error far away, or, for `levels`, as a wrong likelihood.
     """
     _, found_channels, height, width = images.images.shape
     facts = {

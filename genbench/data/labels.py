@@ -2,7 +2,8 @@
 
     {"labels": [["00000/img00000000.png", 6], ["00000/img00000001.png", 9], ...]}
 
-or `{"labels": null}`. Names are relative to the root of the folder or zip. Every picture needs exactly one label.
+or `{"labels": null}`. Names are relative to the root of the folder or zip. Every picture needs exactly one
+label.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ FILE = "dataset.json"
 def read_labels(pictures: Pictures, classes: int) -> dict[str, int] | None:
     """The label of every picture by its name, or None where there is no label file or it says null.
 
-    Raises UserError, naming the file, where it is not of the form above, labels a picture that is not there or one
-    twice, leaves one out, or has a label outside [0, classes).
+    Raises UserError, naming the file, where it is not of the form above, labels a picture that is not there
+    or one twice, leaves one out, or has a label outside [0, classes).
     """
     if not pictures.has(FILE):
         return None
@@ -59,9 +60,7 @@ def _check_names(labels: dict[str, int], pairs: int, pictures: Pictures, where: 
     names = set(pictures.names)
     missing = sorted(labels.keys() - names)
     if missing:
-        raise UserError(
-            f"{where} labels {missing[0]}, which is not there (nor are {len(missing) - 1} others)."
-        )
+        raise UserError(f"{where} labels {missing[0]}, which is not there ({len(missing)} missing).")
     unlabelled = sorted(names - labels.keys())
     if unlabelled:
         raise UserError(

@@ -1,8 +1,8 @@
 """Folders and zips of encoded pictures, read in memory and never unpacked.
 
-Both are the same noun: a sorted list of names, and bytes for a name. Names inside a zip are only ever keys into its
-directory, so one like `../../etc/passwd` is no more than an odd name: nothing is written under it. Encrypted
-entries, entries that unpack to more than `ENTRY_BYTES`, and names that occur twice are refused.
+Both are the same noun: a sorted list of names, and bytes for a name. Names inside a zip are only ever keys
+into its directory, so one like `../../etc/passwd` is no more than an odd name: nothing is written under it.
+Encrypted entries, entries that unpack to more than `ENTRY_BYTES`, and names that occur twice are refused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def open_pictures(path: Path) -> Pictures:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a name is that of a picture, leaving out what operating systems scatter (`._x.png`, `__MACOSX/`)."""
+    """Whether a name is a picture's, leaving out what operating systems scatter (`._x.png`, `__MACOSX/`)."""
     *folders, file = name.split("/")
     return file.lower().endswith(SUFFIXES) and not file.startswith(".") and "__MACOSX" not in folders
 

@@ -11,7 +11,9 @@ with l the label smoothing (Szegedy et al. 2016, section 7) and K the number of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,9 +25,9 @@ from genbench.networks.classifier import ConvClassifier
 class Classifier(Generator):
     """A `ConvClassifier` with its loss.
 
-    image_shape: (C, H, W); classes: number of labels, at least 2; widths, strides, blocks: see `ConvClassifier`;
-    augmentations: applied in turn to training images, float [B, C, H, W] in [-1, 1] to the same shape;
-    label_smoothing: l above, in [0, 1). Raises UserError for a data set without labels.
+    image_shape: (C, H, W); classes: number of labels, at least 2; widths, strides, blocks: see
+    `ConvClassifier`; augmentations: applied in turn to training images, float [B, C, H, W] in [-1, 1] to
+    the same shape; label_smoothing: l above, in [0, 1). Raises UserError for a data set without labels.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Classifier(Generator):
             )
         channels, height, width = image_shape
         self.image_shape = (channels, height, width)
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "channels": channels,
             "classes": classes,
             "widths": list(widths),
@@ -54,7 +56,8 @@ class Classifier(Generator):
             "blocks": list(blocks),
         }
         """The arguments of `ConvClassifier`: what a shipped extractor's card repeats, to rebuild it."""
-        self.network = ConvClassifier(**self.architecture)
+        # In channels-last order convolutions in bfloat16 run several times faster on a CPU.
+        self.network = ConvClassifier(**self.architecture).to(memory_format=torch.channels_last)
         self.augment = Chain(augmentations)
         self.label_smoothing = label_smoothing
 
@@ -62,7 +65,7 @@ class Classifier(Generator):
         return [Phase("classifier", self.network, self.loss)]
 
     def loss(self, batch: Batch, step: Step) -> Losses:
-        """Smoothed cross-entropy in nats, and the share of the (augmented) batch that is classified rightly."""
+        """Smoothed cross-entropy in nats; and the share of the augmented batch that is classified rightly."""
         if batch.labels is None:
             raise UserError("a classifier needs labels, and this data set has none; choose a labelled one")
         _, logits = self.network(self.augment(batch.images))

@@ -25,7 +25,7 @@ from typing import Any
 import safetensors
 import torch
 
-from genbench.contracts import UserError
+from genbench.errors import UserError
 from genbench.harness import durable, statefile
 from genbench.harness.statefile import State, flatten, unflatten
 

@@ -16,6 +16,8 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from genbench.errors import UserError
+
 _REFRESH = 0.5  # seconds between changes of the values beside the bar
 _WINDOW = 6  # lines over which the rate is taken: a minute, after which compilation and warm-up are forgotten
 
@@ -180,9 +182,6 @@ def parse_duration(text: str | float) -> float:
     match = _DURATION.fullmatch("".join(str(text).lower().split()))
     seconds = sum(_SECONDS[unit] * float(n) for unit, n in match.groupdict().items() if n) if match else 0.0
     if not seconds > 0.0 or isinstance(text, bool):
-        # imported here because the noun's module brings torch, which reading a duration does not need
-        from genbench.contracts import UserError
-
         raise UserError(
             f"{text!r} is not a duration; type one like 20m, 1h30m, 1.5h, 90s, 2d or 900 (seconds)"
         )

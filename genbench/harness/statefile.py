@@ -150,7 +150,8 @@ def _pieces(tensors: Mapping[str, Tensor], skeleton: Any) -> Iterator[bytes | me
     yield struct.pack("<Q", len(text)) + text
     for _, tensor in ordered:
         values = tensor.resolve_conj().resolve_neg().cpu().contiguous()
-        yield values.reshape(-1).view(torch.uint8).numpy().data
+        # not reshape: it keeps the odd strides that tensors of at most one element may have
+        yield values.as_strided((values.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def read(path: Path, device: str | torch.device = "cpu") -> State:

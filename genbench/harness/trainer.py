@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from genbench.contracts import Batch, Generator, Step
-from genbench.data.batches import Batches
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.ema import Average
-from genbench.harness.phases import Computation, NotFinite, Plan
+from genbench.harness.phases import NotFinite, Plan
 from genbench.harness.progress import Progress
 from genbench.harness.stopping import Stopper
 from genbench.harness.tracking import Tracker
@@ -44,14 +42,23 @@ class Periodic:
 
 @dataclass
 class Clock:
-    """Wall seconds spent in training, over all sittings of a run."""
+    """Wall seconds spent in the training loop, over all sittings of a run."""
 
     before: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    started: float | None = None
 
     @property
     def seconds(self) -> float:
-        return self.before + time.monotonic() - self.started
+        """Seconds until now, or until the clock was stopped."""
+        return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
+
+    def start(self) -> None:
+        """Counts from here."""
+        self.started = time.monotonic()
+
+    def stop(self) -> None:
+        """Counts no further."""
+        self.before, self.started = self.seconds, None
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ class Trainer:
         self,
         generator: Generator,
         plan: Plan,
-        batches: Batches,
+        batches: Callable[[int], Batch],
+        batch_size: int,
         average: Average | None,
         checkpoints: Checkpoints,
         tracker: Tracker,
@@ -86,7 +94,7 @@ class Trainer:
         self.config_hash = config_hash
         self.step = 0
         self.clock = Clock()
-        self.images_per_step = plan.batches_per_step * batches.batch_size
+        self.images_per_step = plan.batches_per_step * batch_size
 
     @property
     def images_seen(self) -> int:
@@ -147,7 +155,13 @@ class Trainer:
 
         Raises NotFinite after leaving the weights of that moment in `checkpoints/diverged`.
         """
-        self.clock = Clock(before=self.clock.seconds if self.step else 0.0)
+        self.clock.start()
+        try:
+            return self._loop(stopper, periodic, progress)
+        finally:
+            self.clock.stop()
+
+    def _loop(self, stopper: Stopper, periodic: list[Periodic], progress: Progress) -> Outcome:
         sums: dict[str, Tensor] = {}
         since = 0
         saved = self.step if self.checkpoints.latest() else -1
@@ -162,7 +176,8 @@ class Trainer:
             sums = {name: sums.get(name, 0) + value for name, value in logged.items()}
             if self.step % self.pace.log_every == 0 or self.step == self.pace.steps:
                 means = {name: float(value) / since for name, value in sums.items()}
-                self.tracker.log(self.step, means | self._rates(since, progress))
+                means |= {"images_seen": float(self.images_seen), "train_seconds": self.clock.seconds}
+                self.tracker.log(self.step, means)
                 progress.update(0, **{name.split("/")[-1]: v for name, v in means.items() if "loss" in name})
                 sums, since = {}, 0
             progress.update(1)
@@ -189,9 +204,6 @@ class Trainer:
             self.average.update(self.step - 1, self.images_seen, self.images_per_step)
         return logged
 
-    def _rates(self, since: int, progress: Progress) -> dict[str, float]:
-        return {"images_seen": float(self.images_seen), "train_seconds": self.clock.seconds}
-
     def _visit(self, periodic: list[Periodic]) -> float | None:
         score = None
         for entry in periodic:
@@ -200,10 +212,3 @@ class Trainer:
                 score = result if result is not None else score
         return score
 
-
-def computation_for(
-    precision: str, device: torch.device, accumulate: int, seed: int, ranks: Any
-) -> Computation:
-    """How losses are computed, from the configuration's words; precision is "fp32" or "bf16"."""
-    autocast = {"fp32": None, "bf16": torch.bfloat16}[precision]
-    return Computation(device, autocast, accumulate, seed, ranks)

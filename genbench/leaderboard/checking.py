@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from genbench.leaderboard.submission import (
     submission_directories,
 )
 from genbench.leaderboard.submitting import PNG, config_text
-from genbench.leaderboard.untrusted import IMAGE_LIMIT, RECORD_LIMIT, read_bytes, read_yaml, sha256
+from genbench.leaderboard.untrusted import IMAGE_LIMIT, RECORD_LIMIT, read_bytes, sha256
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        text = f"{self.path}: {self.message}"  # names of strangers' files may hold a terminal's control codes
+        return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def examine(path: Path | str, rules: Rules | None = None) -> Iterator[Verdict]:
         yield _verdict(file, lambda: _result_problems(file, Result.read(file), rules))
     elif (path / "submissions").is_dir() or (path / PAGE).exists():
         for directory in submission_directories(path):
-            yield _verdict(directory, lambda: _submission_problems(directory, rules))  # noqa: B023 (called at once)
+            yield _verdict(directory, partial(_submission_problems, directory, rules))
         yield _verdict(path / PAGE, lambda: _page_problems(path))
         yield _verdict(path / SCHEMA, lambda: _schema_problems(path))
     else:
@@ -87,7 +89,8 @@ def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
     """All problems an examination finds; what it cannot read ends it and is one more."""
     found: list[Problem] = []
     try:
-        found.extend(problems())
+        for problem in problems():
+            found.append(problem)  # one by one, so that a refusal keeps what was found before it
     except UserError as error:
         message = str(error).removeprefix(f"{path}: ")
         found.append(Problem(path, " ".join(message.split())))
@@ -116,7 +119,7 @@ def _result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Probl
     ):
         configured = _configured(result.config, key)
         if configured is not None and configured != stated:
-            yield Problem(path, f"its configuration says {key} is {configured}, the record {stated}")
+            yield Problem(path, f"{key} is {stated!r:.100}, in its configuration {configured!r:.100}")
     steps = _configured(result.config, "trainer.steps")
     if isinstance(steps, int) and result.training.steps > steps:
         yield Problem(path, f"trained {result.training.steps} steps, its configuration allows {steps}")
@@ -132,16 +135,19 @@ def _configured(config: Any, key: str) -> Any:
 
 
 def _submission_problems(directory: Path, rules: Rules) -> Iterator[Problem]:
+    if directory.is_symlink() or directory.absolute().parent.is_symlink():
+        yield Problem(directory, "found a symbolic link, expected a directory")
+        return
     files = yield from _files(directory)
     yield from _sums_problems(directory, files)
-    for path in (SUBMISSION, CONFIG, SAMPLES):
-        if path not in files:
-            yield Problem(directory, f"{path} is missing")
+    for name in (SUBMISSION, CONFIG, SAMPLES):
+        if name not in files:
+            yield Problem(directory, f"{name} is missing")
     if SAMPLES in files and not files[SAMPLES].startswith(PNG):
         yield Problem(directory / SAMPLES, "not a PNG image")
     if SUBMISSION not in files:
         return
-    entry = read_entry(directory)
+    entry = read_entry(directory, files.keys())
     for item, result in zip(entry.submission.results, entry.results, strict=True):
         path = directory / item.file
         if sha256(files.get(item.file, b"")) != item.sha256:
@@ -153,10 +159,8 @@ def _submission_problems(directory: Path, rules: Rules) -> Iterator[Problem]:
         if name.startswith(f"{RESULTS}/"):
             yield Problem(directory / name, f"{SUBMISSION} does not list this result")
     yield from _figures_problems(entry, rules)
-    if CONFIG in files:
-        derived = group_hash(read_yaml(directory / CONFIG) or {})
-        if derived != entry.submission.group_hash or files[CONFIG].decode() != config_text(entry.results[0]):
-            yield Problem(directory / CONFIG, "not the configuration of the results")
+    if CONFIG in files and files[CONFIG] != config_text(entry.results[0]).encode():
+        yield Problem(directory / CONFIG, "not the configuration of the results")
 
 
 def _figures_problems(entry: Entry, rules: Rules) -> Iterator[Problem]:
@@ -183,20 +187,20 @@ def _figures_problems(entry: Entry, rules: Rules) -> Iterator[Problem]:
         yield Problem(directory, f"lies in {found}, belongs in {place}")
 
 
-def _files(directory: Path) -> Iterator[Problem]:
+def _files(directory: Path) -> Generator[Problem, None, dict[str, bytes]]:
     """Yields a problem for what does not belong; returns the contents of what does, by relative path."""
     files: dict[str, bytes] = {}
-    for folder, pattern in (("", None), (RESULTS, RESULT_NAME)):
+    top = frozenset((SUBMISSION, CONFIG, SAMPLES, SUMS))
+    for folder, known in (("", top.__contains__), (RESULTS, RESULT_NAME.fullmatch)):
         where = directory / folder
         if where.is_symlink() or not where.is_dir():
             yield Problem(where, "expected a directory")
             continue
         for item in sorted(os.scandir(where), key=lambda item: item.name):
             name = f"{folder}/{item.name}" if folder else item.name
-            known = bool(pattern.fullmatch(item.name)) if pattern else name in (SUBMISSION, CONFIG, SAMPLES, SUMS)
             if name == RESULTS:
                 continue
-            if not known:
+            if not known(item.name):
                 yield Problem(where / item.name, "does not belong into a submission")
                 continue
             try:
@@ -231,6 +235,12 @@ def _sums_problems(directory: Path, files: dict[str, bytes]) -> Iterator[Problem
 
 
 def _page_problems(root: Path) -> Iterator[Problem]:
+    owner: dict[str, Path] = {}
+    for entry in map(read_entry, submission_directories(root)):
+        for item in entry.submission.results:
+            first = owner.setdefault(item.sha256, entry.directory)
+            if first != entry.directory:
+                yield Problem(entry.directory / item.file, f"the same result as one of {first}")
     page = build(root).encode()
     if not (root / PAGE).exists() or read_bytes(root / PAGE, 4 * IMAGE_LIMIT) != page:
         yield Problem(root / PAGE, "out of date. Type: python -m genbench.leaderboard build")

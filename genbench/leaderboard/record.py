@@ -51,7 +51,9 @@ Moment = Annotated[
 ]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
-Amount = Annotated[float, Field(ge=0)]
+# No quantity here comes near 1e15; the bound keeps sums of squares of hostile values finite.
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Value = Annotated[float, Field(ge=-1e15, le=1e15)]
 
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -153,7 +155,7 @@ class Metric(Strict):
     """
 
     name: MetricName
-    value: float
+    value: Value
     std: Amount | None
     n_seeds: Positive
     n_samples: Positive

@@ -8,22 +8,25 @@
 
 Figures are derived from the results, never typed: over training seeds k = 1..K with values v_k, the mean is
 sum v_k / K and the spread the sample standard deviation sqrt(sum (v_k - mean)^2 / (K - 1)), None for K = 1.
-The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads. Sums
-are exactly rounded, so every machine derives the same bits.
+The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads. The
+standard library's `mean` and `stdev` compute in fractions and round once, so every machine derives the same
+bits.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
+from genbench.errors import UserError
 from genbench.leaderboard.record import (
     Amount,
     Count,
@@ -34,6 +37,7 @@ from genbench.leaderboard.record import (
     Result,
     Sha256,
     Strict,
+    Value,
     parse,
 )
 from genbench.leaderboard.rules import BudgetClass, budget_class
@@ -66,7 +70,7 @@ class MetricFigures(Strict):
     """A metric over training seeds: mean, sample standard deviation, and the evaluation seeds' own spread."""
 
     name: MetricName
-    mean: float
+    mean: Value
     std: Amount | None
     evaluation_std: Amount | None
     better: Literal["lower", "higher"]
@@ -149,9 +153,9 @@ def figures(results: Sequence[Result]) -> Figures:
         evaluation_seeds=first.sampling.seeds,
         images_seen=images_seen,
         budget_class=budget_class(images_seen),
-        nfe=_mean([result.sampling.nfe_mean for result in results]),
-        seconds_per_image=_mean([result.sampling.seconds_per_image for result in results]),
-        device_seconds=_mean([result.training.device_seconds for result in results]),
+        nfe=mean([result.sampling.nfe_mean for result in results]),
+        seconds_per_image=mean([result.sampling.seconds_per_image for result in results]),
+        device_seconds=mean([result.training.device_seconds for result in results]),
         devices=sorted({result.device.name for result in results}),
         metrics=[_over_seeds(results, metric.name) for metric in sorted(first.metrics, key=lambda m: m.name)],
     )
@@ -160,22 +164,14 @@ def figures(results: Sequence[Result]) -> Figures:
 def _over_seeds(results: Sequence[Result], name: str) -> MetricFigures:
     metrics = [metric for result in results for metric in result.metrics if metric.name == name]
     values = [metric.value for metric in metrics]
-    mean = _mean(values)
-    spread = None
-    if len(values) > 1:
-        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     own = [metric.std for metric in metrics if metric.std is not None]
     return MetricFigures(
         name=name,
-        mean=mean,
-        std=spread,
-        evaluation_std=math.sqrt(_mean([std**2 for std in own])) if own else None,
+        mean=mean(values),
+        std=stdev(values) if len(values) > 1 else None,
+        evaluation_std=math.sqrt(mean([std**2 for std in own])) if own else None,
         better=metrics[0].better,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def slug(row: Figures, group_hash: str, submitter: str) -> str:
@@ -188,10 +184,17 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:40].strip("-") or "unnamed"
 
 
-def read_entry(directory: Path) -> Entry:
-    """Reads submission.json and the results it lists. Raises UserError for what cannot be read."""
+def read_entry(directory: Path, present: Container[str] | None = None) -> Entry:
+    """Reads submission.json and the results it lists.
+
+    Where `present` is given, a listed result must be in it (a path that is known to be a plain file). Raises
+    UserError for what is not there or cannot be read.
+    """
     path = directory / SUBMISSION
     submission = parse(Submission, read_json(path), path)
+    for item in submission.results:
+        if present is not None and item.file not in present:
+            raise UserError(f"{path}: lists {item.file}, which is not there")
     return Entry(
         directory, submission, tuple(Result.read(directory / item.file) for item in submission.results)
     )

@@ -61,7 +61,8 @@ def submit(
     folders = sorted({Path(run) for run in runs})
     if not folders:
         raise UserError("No runs were given. Type: python -m genbench.leaderboard submit RUN [RUN ...]")
-    found = sorted(((_published(_finished(run)), run) for run in folders), key=lambda pair: pair[0].training.seed)
+    found = [(_published(_finished(run)), run) for run in folders]
+    found.sort(key=lambda pair: pair[0].training.seed)
     results = [result for result, _ in found]
     require_agreement(results)
     grid = _grid(found[0][1])

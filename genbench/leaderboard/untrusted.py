@@ -39,9 +39,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
         if path.is_symlink():
             raise UserError(f"{path}: found a symbolic link, expected a regular file") from error
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: expected a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UserError(f"{path}: expected a regular file")
         contents = file.read(limit + 1)
     if len(contents) > limit:
         raise UserError(f"{path}: larger than the {limit:,} bytes allowed")

@@ -8,7 +8,7 @@ device, every image by a draw of its own from torch's generators, which the trai
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ BLACK = -1.0
 class Shift:
     """Displaces by whole pixels, uniform in [-pixels, pixels] along both axes.
 
-    What enters at the edges is the image reflected, or black where `black` (digits and garments lie on black).
+    What enters at the edges is the image reflected, or black where `black` (digits and garments lie on
+    black).
     """
 
     def __init__(self, pixels: int, black: bool = False) -> None:
@@ -66,9 +67,9 @@ class Cutout:
 class Affine:
     """Rotates, scales and shears about the centre and displaces, resampling bilinearly; black enters.
 
-    degrees, scale, shear, shift: half-widths of uniform laws: angle in degrees, log of the magnification, shear
-    as a slope, displacement in pixels. Applied to the share `probability` of the images: the others stay
-    sharp, since resampling blurs and the extractor must still know a sharp image from a blurred one.
+    degrees, scale, shear, shift: half-widths of uniform laws: angle in degrees, log of the magnification,
+    shear as a slope, displacement in pixels. Applied to the share `probability` of the images: the others
+    stay sharp, since resampling blurs and the extractor must still know a sharp image from a blurred one.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Affine:
 class Chain:
     """One augmentation after another; none at all leaves the images as they are."""
 
-    def __init__(self, steps: Sequence[Shift | Flip | Cutout | Affine] = ()) -> None:
+    def __init__(self, steps: Sequence[Callable[[Tensor], Tensor]] = ()) -> None:
         self.steps = list(steps)
 
     def __call__(self, images: Tensor) -> Tensor:

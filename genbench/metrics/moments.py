@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ class Moments:
         return self.scatter / (self.n - 1)
 
     def update(self, features: Tensor) -> None:
-        """Adds the rows of `features` [B, D]; any floating type, B may be 0. Raises ValueError if not finite."""
+        """Adds the rows of `features` [B, D], floating, B may be 0. Raises ValueError if not finite."""
         if features.ndim != 2:
             raise ValueError(f"features must be [batch, dimension], found shape {tuple(features.shape)}")
         if len(features) == 0:
@@ -85,7 +86,7 @@ class Moments:
 
         `dimension` is D and `device` where the sums are made (a rank without images cannot know either).
         """
-        kind = {"dtype": torch.float64, "device": device}
+        kind: dict[str, Any] = {"dtype": torch.float64, "device": device}
         count = torch.full((1,), float(self.n), **kind)
         total = (self.mean.to(device) * self.n) if self.n else torch.zeros(dimension, **kind)
         sum_tensors([count, total])

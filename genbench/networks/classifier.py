@@ -5,9 +5,10 @@
     pool        mean over the remaining pixels: the features, float [B, widths[-1]]
     logits      one linear layer, [B, classes]
 
-Every convolution is followed by batch normalisation; a residual block is relu(x + BN conv relu BN conv x) with
-its last scale started at zero, so that it starts as the identity (Goyal et al. 2017, section 5.1). The features
-are a mean of activations over the whole image, hence smooth in the image: one changed pixel moves them little.
+Every convolution is followed by batch normalisation; a residual block is relu(x + BN conv relu BN conv x)
+with its last scale started at zero, so that it starts as the identity (Goyal et al. 2017, section 5.1). The
+features are a mean of activations over the whole image, hence smooth in the image: one changed pixel moves
+them little.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ConvNorm(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """relu(x + BN conv relu BN conv x), [B, C, H, W] to the same shape; the identity on x >= 0 at the start."""
+    """relu(x + BN conv relu BN conv x), [B, C, H, W] to the same; the identity on x >= 0 at the start."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,7 +45,8 @@ class ConvClassifier(nn.Module):
     """Images [B, C, H, W] in [-1, 1] to (pool [B, widths[-1]], logits [B, classes]).
 
     channels: C; classes: number of labels; widths, strides, blocks: one entry a stage, as in the module's
-    docstring (the stem counts as part of stage 0). Any H and W not smaller than the product of the strides will do.
+    docstring (the stem counts as part of stage 0). Any H and W not smaller than the product of the strides
+    will do.
     """
 
     def __init__(

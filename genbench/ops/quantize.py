@@ -2,9 +2,10 @@
 
     k = round(127.5 (x + 1)) clipped to 0 ... 255,    x in [-1, 1] -> k in {0, ..., 255}
 
-Ties go to the even neighbour (IEEE 754's default, what `torch.round` does), so neither direction is favoured:
-x = 0 becomes 128 and not 127. Clipping comes after rounding, which gives the same as before it. Samples, their
-statistics and the training images' statistics all meet in this grid: x(k) = k / 127.5 - 1 is mapped back to k.
+Ties go to the even neighbour (IEEE 754's default, what `torch.round` does), so neither direction is
+favoured: x = 0 becomes 128 and not 127. Clipping comes after rounding, which gives the same as before it.
+Samples, their statistics and the training images' statistics all meet in this grid: x(k) = k / 127.5 - 1 is
+mapped back to k.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ class Decode(Sampler):
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = temperature
 
+    def evaluations(self) -> int:
+        return 1
+
     def __call__(
         self,
         model: Decodes,

@@ -45,6 +45,9 @@ class Restore(Sampler):
         self.grid(self.steps, corruption.steps)
         self.estimate.check(model)
 
+    def evaluations(self) -> int:
+        return self.steps * (2 if self.estimate.guidance else 1)
+
     def __call__(
         self,
         model: Denoises,

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from genbench.contracts import UserError
+from genbench.errors import UserError
 from genbench.harness import durable, statefile
 from genbench.harness.checkpoint import Checkpoints, flatten, unflatten
 
@@ -39,7 +39,7 @@ def same(a, b) -> bool:
 
 
 def bits(tensor: Tensor) -> bytes:
-    values = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    values = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
     return values.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -104,7 +104,7 @@ states = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(states)
 def test_any_state_comes_back_bit_for_bit(state):
     with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +120,7 @@ def without_grad(state):
     return unflatten(named, skeleton)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(states)
 def test_unflatten_is_the_inverse_of_flatten(state):
     assert same(without_grad(state), state)
@@ -387,7 +387,7 @@ def test_a_full_disk_is_reported_and_costs_nothing(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_processes_killed_at_random_instants():
     script = Path(__file__).parents[1] / "soak" / "kill_checkpoints.py"
-    subprocess.run([sys.executable, script, "--kills", "25"], check=True, timeout=120)
+    subprocess.run([sys.executable, script, "--kills", "10"], check=True, timeout=120)
 
 
 # ------------------------------------------------------------------------------------------------- damaged

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genbench.contracts import UserError
+from genbench.errors import UserError
 from genbench.harness.progress import Progress, format_duration, parse_duration
 
 

@@ -2,9 +2,9 @@
 
     python tests/soak/kill_checkpoints.py --kills 500
 
-Each child resumes from the newest checkpoint of the one before and saves step after step until SIGKILL reaches
-it at a random instant. After each kill the newest checkpoint must be readable, be exactly the state of its
-step, and be no older than the last step the child had reported as saved.
+Each child resumes from the newest checkpoint of the one before and saves step after step until SIGKILL
+reaches it at a random instant. After each kill the newest checkpoint must be readable, be exactly the
+state of its step, and be no older than the last step the child had reported as saved.
 """
 
 import argparse
@@ -77,7 +77,8 @@ def main() -> int:
                     print(f"kill {kill}: the checkpoint of step {newest.step} is not the state of that step")
                     return 1
     print(
-        f"{arguments.kills} kills, {reported} steps saved, {len(scenes)} different scenes left behind, all readable"
+        f"{arguments.kills} kills, {reported} steps saved, "
+        f"{len(scenes)} different scenes left behind, all readable"
     )
     return 0
 

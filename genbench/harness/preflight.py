@@ -1,0 +1,121 @@
+"""Before any training: everything the run will need at its end, checked in seconds.
+
+Each check prints one line of what was found or raises UserError saying what to do.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genbench.configuration import conf_dir
+from genbench.contracts import Generator, Sampler, UserError
+from genbench.harness.assembly import parameter_count
+from genbench.harness.estimate import Durations
+from genbench.harness.progress import format_duration
+from genbench.metrics.extractors import Extractor
+
+DAY = 86_400.0
+
+
+def check_sampler(sampler: Sampler, model: Generator, name: str) -> None:
+    """Raises UserError, naming the samplers that do fit, where `sampler` cannot drive `model`."""
+    if isinstance(model, sampler.needs):
+        sampler.check(model)
+        return
+    fitting = [choice for choice, kind in known_samplers().items() if isinstance(model, kind.needs)]
+    raise UserError(
+        f"sampler={name} needs a model that has the capability {sampler.needs.__name__}; "
+        f"{type(model).__name__} has not. Samplers that fit: {', '.join(fitting) or 'none in conf/sampler'}."
+    )
+
+
+def known_samplers() -> dict[str, type[Sampler]]:
+    """The sampler classes that conf/sampler names, by choice."""
+    found = {}
+    for file in sorted((conf_dir() / "sampler").glob("*.yaml")):
+        target = (yaml.safe_load(file.read_text()) or {}).get("_target_")
+        if target:
+            module, _, name = target.rpartition(".")
+            found[file.stem] = getattr(import_module(module), name)
+    return found
+
+
+def check_disk(folder: Path, model: Generator, config: Mapping[str, Any]) -> str:
+    """A line on disk space for checkpoints and samples; UserError where it does not suffice."""
+    # A checkpoint holds weights, their average and two moments; a new one is written before an old one goes.
+    numbers = parameter_count(model) * 4 * 4 * (config["trainer"]["keep"] + 2)
+    images = config["metrics"]["n_samples"]
+    for size in model.image_shape:
+        images *= size
+    needed, free = numbers + images, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder} has {_gigabytes(free)} free, and this run may need {_gigabytes(needed)} for checkpoints "
+            "and samples. Free some, give another run_dir, or type trainer.keep=1."
+        )
+    return f"{_gigabytes(needed)} at most, {_gigabytes(free)} free"
+
+
+def describe_model(model: Generator, sampler: Sampler, config: Mapping[str, Any]) -> str:
+    """A line on what is trained and how it is sampled."""
+    evaluations = sampler.evaluations()
+    nfe = "" if evaluations is None else f" ({evaluations:,} evaluations an image)"
+    parameters = parameter_count(model)
+    size = f"{parameters / 1e6:.2f} M" if parameters >= 1e5 else f"{parameters:,}"
+    return f"{config['model']['name']}, {size} parameters, sampled by {config['sampler']['name']}{nfe}"
+
+
+def describe_scores(extractors: Sequence[Extractor], config: Mapping[str, Any]) -> str:
+    """A line on what the samples will be scored with."""
+    metrics = config["metrics"]
+    seeds = len(metrics["seeds"])
+    names = " and ".join(extractor.name for extractor in extractors)
+    return (
+        f"{metrics['n_samples']:,} samples against {config['dataset']['reference']}, features of {names}, "
+        f"{seeds} evaluation seed{'s' if seeds > 1 else ''}"
+    )
+
+
+def describe_durations(durations: Durations, config: Mapping[str, Any], steps_left: int, world: int) -> str:
+    """A line on how long the run will take here, with smaller choices where that is days."""
+    training, sampling = predict(durations, config, steps_left, world)
+    line = f"about {format_duration(training)} of training ({steps_left:,} steps)"
+    if sampling is not None:
+        line += f" and {format_duration(sampling)} of sampling"
+    if training + (sampling or 0.0) > DAY:
+        line += ". That is days: " + "; ".join(_smaller(durations, config))
+    return line
+
+
+def predict(
+    durations: Durations, config: Mapping[str, Any], steps_left: int, world: int
+) -> tuple[float, float | None]:
+    """Seconds of training and of drawing the samples to score."""
+    training = durations.step * steps_left
+    if durations.image is None:
+        return training, None
+    count = config["metrics"]["n_samples"] * len(config["metrics"]["seeds"])
+    return training, durations.image * count / world
+
+
+def _smaller(durations: Durations, config: Mapping[str, Any]) -> list[str]:
+    dataset, model = config["dataset"]["name"], config["model"]["name"]
+    choices = [f"trainer.steps={max(1, int(3600 / durations.step)):,} would train for an hour".replace(",", "")]
+    short = conf_dir() / "experiment" / dataset / f"{model}-short.yaml"
+    if short.is_file():
+        choices.append(f"experiment={dataset}/{model}-short is the short recipe")
+    if (conf_dir() / "recipe" / "digits" / f"{model}.yaml").is_file() and dataset != "digits":
+        choices.append(f"model={model} dataset=digits takes minutes")
+    if (durations.image or 0) * config["metrics"]["n_samples"] > 3600:
+        choices.append("sampler=ddim sampler.steps=50 and a smaller metrics.n_samples sample faster")
+    return choices
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count < 1e10 else f"{count / 1e9:.0f} GB"

@@ -1,0 +1,117 @@
+"""`python -m genbench.leaderboard submit|check|build|schema`: see the package's docstring."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from genbench.errors import UserError
+from genbench.leaderboard.checking import examine
+from genbench.leaderboard.page import write
+from genbench.leaderboard.record import schema
+from genbench.leaderboard.submission import SUBMISSION
+from genbench.leaderboard.submitting import submit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0, or 1 where something is not in order."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _submit(options: argparse.Namespace) -> int:
+    directory = submit(
+        options.runs,
+        name=options.name,
+        division=options.division,
+        note=options.note,
+        outside_data=options.outside_data,
+        to=options.to,
+    )
+    print(f"Wrote {directory}. Next: python -m genbench.leaderboard build{_to(options.to)}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    failures = 0
+    for verdict in examine(options.path):
+        print(f"ok    {verdict.path}" if not verdict.problems else f"FAIL  {verdict.path}")
+        for problem in verdict.problems:
+            print(f"      {problem}")
+        failures += len(verdict.problems)
+    if failures:
+        print(f"{failures} problem(s)", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    for path in write(options.to):
+        print(f"Wrote {path}")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    print(schema(), end="")
+    return 0
+
+
+def _to(root: Path) -> str:
+    return "" if root == Path("leaderboard") else f" --to {root}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m genbench.leaderboard",
+        description="Turn finished runs into a leaderboard that is checked and regenerated.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="submit|check|build|schema")
+
+    command = commands.add_parser("submit", help="make one submission of a recipe's training seeds")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
+    command.add_argument("--name", default="anonymous", help="who submits (default: anonymous)")
+    command.add_argument(
+        "--division", choices=("closed", "open"), help="default: closed where the runs qualify, else open"
+    )
+    command.add_argument("--note", metavar="TEXT", help="one line shown under the table")
+    command.add_argument("--outside-data", metavar="TEXT", help="declares data beyond the data set's own")
+    _add_root(command)
+    command.set_defaults(run=_submit)
+
+    command = commands.add_parser("check", help="validate one thing, or the whole leaderboard")
+    command.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("leaderboard"),
+        metavar="PATH",
+        help=f"a result.json, a run, a directory with {SUBMISSION}, or a leaderboard (default: leaderboard)",
+    )
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("build", help="regenerate README.md and result.schema.json")
+    _add_root(command)
+    command.set_defaults(run=_build)
+
+    command = commands.add_parser("schema", help="print the JSON Schema of result.json")
+    command.set_defaults(run=_schema)
+    return parser
+
+
+def _add_root(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--to",
+        type=Path,
+        default=Path("leaderboard"),
+        metavar="DIR",
+        help="the leaderboard's directory (default: leaderboard)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

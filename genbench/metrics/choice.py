@@ -1,0 +1,54 @@
+"""Which extractors a run is scored with, and whether they will work when it ends: asked before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from genbench.contracts import UserError
+from genbench.metrics.extractors import Extractor, Inception
+from genbench.metrics.inception_score import SPLITS
+
+
+def choose(
+    extractors: Sequence[Extractor],
+    also_inception: bool | str,
+    channels: int,
+    device: torch.device,
+    weights: str | None = None,
+) -> tuple[list[Extractor], list[str]]:
+    """The configured extractors and perhaps Inception; and lines that say what was decided.
+
+    also_inception: False; True (Inception is demanded); or "auto": colour images on an accelerator are scored
+    with Inception too, where its weights are at hand or can be fetched, which takes ten seconds to find out.
+    """
+    if also_inception not in (True, False, "auto"):
+        raise UserError(f"metrics.also_inception is {also_inception!r}; expected auto, true or false")
+    chosen = list(extractors)
+    asked = also_inception is True
+    offered = also_inception == "auto" and channels == 3 and device.type != "cpu"
+    if any(isinstance(extractor, Inception) for extractor in chosen) or not (asked or offered):
+        return chosen, []
+    inception = Inception(weights)
+    if offered:
+        obstacle = inception.obstacle()
+        if obstacle:
+            return chosen, [f"No Inception scores: {obstacle}. Type metrics.weights=PATH to have them."]
+    return [*chosen, inception], []
+
+
+def check(
+    extractors: Sequence[Extractor], image_shape: tuple[int, int, int], n_samples: int, device: torch.device
+) -> list[str]:
+    """Lines for the user about scoring `n_samples` images of `image_shape` (C, H, W) on `device`.
+
+    Raises UserError where a run could not be scored: missing weights, images of another shape, too few
+    samples.
+    """
+    if n_samples < SPLITS:
+        raise UserError(
+            f"metrics.n_samples={n_samples} is too few: the inception score has {SPLITS} splits; "
+            f"type metrics.n_samples={SPLITS} or more (hundreds, to mean anything)"
+        )
+    return [line for extractor in extractors for line in extractor.check(image_shape, n_samples, device)]

@@ -1,0 +1,127 @@
+"""The denoising loss and its parameterisations in closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from genbench.contracts import Batch, Step
+from genbench.corruptions.gaussian import Gaussian
+from genbench.corruptions.schedules import Cosine, Linear
+from genbench.generators.denoising import Denoising
+from genbench.generators.oracles import GaussianOracle
+from genbench.generators.parameterisations import X0, Epsilon, V
+
+PARAMETERISATIONS = [Epsilon(), X0(), V()]
+
+
+def batch(count: int = 512, std: float = 1.0) -> Batch:
+    torch.manual_seed(0)
+    return Batch(std * torch.randn(count, 1, 4, 4), torch.zeros(count, dtype=torch.int64), torch.arange(count))
+
+
+class Zero(nn.Module):
+    """A network at its zero-initialised start."""
+
+    def forward(self, x, time, labels=None):
+        return torch.zeros_like(x)
+
+
+class Optimal(nn.Module):
+    """The network whose reading by a parameterisation is the exact posterior mean for N(0, std^2) data."""
+
+    def __init__(self, parameterisation, corruption, std):
+        super().__init__()
+        self.parameterisation, self.corruption = parameterisation, corruption
+        self.oracle = GaussianOracle(corruption, (1, 4, 4), std=std)
+
+    def forward(self, x, time, labels=None):
+        t = (time.double() + 1) / self.corruption.steps
+        alpha, sigma = (v.reshape(-1, 1, 1, 1) for v in (self.corruption.alpha(t), self.corruption.sigma(t)))
+        power = alpha**2 * self.oracle.data_std**2 + sigma**2
+        x0 = alpha * self.oracle.data_std**2 / power * x
+        eps = (x - alpha * x0) / sigma
+        return self.parameterisation.target(x0, eps, alpha.reshape(-1), sigma.reshape(-1)).to(x.dtype)
+
+
+def test_an_untrained_network_has_loss_one_per_dimension():
+    """Predicting zero noise costs E[eps^2] = 1, within five standard errors."""
+    model = Denoising(Zero(), Gaussian(Linear()), Epsilon(), (1, 4, 4))
+    images = batch(4000)
+    loss = float(model.loss(images, Step(0, 1)).total)
+    assert abs(loss - 1) < 5 * (2 / images.images.numel()) ** 0.5
+
+
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=["linear", "cosine"])
+def test_reading_x0_off_the_target_returns_x0(parameterisation, schedule):
+    """Round trip x0 -> target -> x0 in float64 at every time."""
+    corruption = Gaussian(schedule)
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    x0, noise = torch.randn(1000, 2, dtype=torch.float64), torch.randn(1000, 2, dtype=torch.float64)
+    alpha, sigma = corruption.alpha(t), corruption.sigma(t)
+    x_t = corruption.apply(x0, noise, t)
+    target = parameterisation.target(x0, noise, alpha, sigma)
+    found = parameterisation.x0(target, x_t, alpha, sigma)
+    # Dividing by alpha, which is 1e-5 at the end of the cosine schedule, costs that many digits.
+    assert torch.allclose(found, x0, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS, ids=lambda p: type(p).__name__)
+def test_an_optimal_network_denoises_as_the_oracle_does(parameterisation):
+    corruption = Gaussian(Linear())
+    model = Denoising(Optimal(parameterisation, corruption, 0.5), corruption, parameterisation, (1, 4, 4))
+    oracle = GaussianOracle(corruption, (1, 4, 4), std=0.5)
+    x_t = torch.randn(8, 1, 4, 4, dtype=torch.float64)
+    for index in (1, 250, 1000):
+        t = torch.tensor(index / 1000, dtype=torch.float64)
+        assert torch.allclose(model.denoise(x_t, t).mean, oracle.denoise(x_t, t).mean, atol=1e-9, rtol=0)
+
+
+def test_the_optimal_loss_is_the_one_theory_gives():
+    """For N(0, c^2) data the noise-prediction loss at t is a^2 c^2 / (a^2 c^2 + s^2), averaged over t."""
+    corruption, std = Gaussian(Linear()), 0.5
+    model = Denoising(Optimal(Epsilon(), corruption, std), corruption, Epsilon(), (1, 4, 4))
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    signal = corruption.alpha(t) ** 2 * std**2
+    each = signal / (signal + corruption.sigma(t) ** 2)
+    found = torch.stack([model.loss(batch(4000, std), Step(0, 1)).total for _ in range(4)]).mean()
+    # Spread: the t of 16,000 images are drawn, each with 16 squared errors.
+    assert abs(float(found - each.mean())) < 5 * float((each.var() + 2 * (each**2).mean() / 16) / 16_000) ** 0.5
+
+
+def test_losses_in_different_parameterisations_differ_by_known_factors():
+    """|eps - eps_hat|^2 = (a / s)^2 |x0 - x0_hat|^2 for the same estimate."""
+    corruption = Gaussian(Linear())
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    x0, noise = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    x_t, estimate = corruption.apply(x0, noise, t), torch.randn(3, 4, dtype=torch.float64)
+    alpha, sigma = corruption.alpha(t)[:, None], corruption.sigma(t)[:, None]
+    eps = (x_t - alpha * estimate) / sigma
+    left = (noise - eps) ** 2
+    assert torch.allclose(left, (alpha / sigma) ** 2 * (x0 - estimate) ** 2, rtol=1e-9, atol=1e-9)
+
+
+class Recording(nn.Module):
+    def forward(self, x, time, labels=None):
+        self.labels, self.time = labels, time
+        return torch.zeros_like(x)
+
+
+def test_labels_are_dropped_at_the_stated_rate():
+    network = Recording()
+    model = Denoising(network, Gaussian(Linear()), Epsilon(), (1, 4, 4), classes=10, label_dropout=0.25)
+    model.loss(batch(20_000), Step(0, 1))
+    rate = (network.labels == -1).double().mean()
+    assert abs(float(rate) - 0.25) < 5 * (0.25 * 0.75 / 20_000) ** 0.5
+    assert set(network.labels.unique().tolist()) == {-1, 0}
+
+
+def test_an_unconditional_model_never_sees_labels():
+    network = Recording()
+    model = Denoising(network, Gaussian(Linear()), Epsilon(), (1, 4, 4))
+    model.loss(batch(), Step(0, 1))
+    assert network.labels is None
+    assert float(network.time.min()) >= 0
+    assert float(network.time.max()) <= 999
