@@ -27,6 +27,9 @@ from genbench.errors import UserError
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
 
+IMPLIED = {"extractor": "model=classifier"}
+"""What typing a task says besides."""
+
 OF_A_RUN = ("evaluate", "sample")
 """Tasks that take a finished run's configuration and lay what was typed over it."""
 
@@ -75,8 +78,10 @@ def recall(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
 
 
 def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
-    """For `task=evaluate run_dir=X`: what was typed when run X was started."""
+    """For `task=evaluate run_dir=X`: what was typed when run X was started. Else what the task implies."""
     values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if values.get("task") in IMPLIED and "model" not in values:
+        return [IMPLIED[values["task"]]]
     if values.get("task") not in OF_A_RUN:
         return []
     if "run_dir" not in values:

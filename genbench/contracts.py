@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from genbench.errors import UserError as UserError
 from genbench.ops.random import Randomness
 
-
 # --------------------------------------------------------------------------------------------- training
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from genbench.cli import register_resolvers, sections
+from genbench.configuration import conf_dir, resolve
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,3 +33,25 @@ def data_root() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GENBENCH_DATA does not name a folder of data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., dict[str, Any]]:
+    """compose("model=ddpm", ...): the resolved configuration that the command line would run."""
+    register_resolvers()
+
+    def composed(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra_compose("config", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return sections(resolve_without_hydra(cfg), cfg.hydra.runtime.choices)
+
+    def resolve_without_hydra(cfg: Any) -> dict[str, Any]:
+        from omegaconf import open_dict
+
+        plain = cfg.copy()
+        with open_dict(plain):
+            del plain["hydra"]
+        return resolve(plain)
+
+    return composed

@@ -48,6 +48,17 @@ def changed(key: str, value: Any) -> dict[str, Any]:
     return config
 
 
+def test_what_was_promised_to_be_free_is_free() -> None:
+    promised = "task run_dir device data_root logger budget checkpoint sampler.batch_size metrics.batch_size"
+    promised += " metrics.weights trainer.compile trainer.keep trainer.progress"
+    cadence = {f"trainer.{what}_every" for what in ("log", "sample", "evaluate", "checkpoint")}
+    assert set(promised.split()) | cadence <= CARRIED_OUT
+    assert (
+        not {"seed", "model", "dataset", "sampler", "metrics", "trainer", "optim", "trainer.steps"}
+        & CARRIED_OUT
+    )
+
+
 @pytest.mark.parametrize("key", sorted(CARRIED_OUT))
 @pytest.mark.parametrize("value", ["other", 7, {"a": {"b": 1}}, None])
 def test_where_and_how_a_run_is_carried_out_is_not_hashed(key: str, value: Any) -> None:

@@ -75,4 +75,3 @@ class Gaussian(Corruption):
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         noise = randomness.normal(shape[1:], stream=Stream.TERMINAL)
         return noise if self.schedule.terminal_std == 1 else noise.mul_(self.schedule.terminal_std)
-

@@ -39,7 +39,13 @@ class Assembly:
         """A split of the data set on the device, checked against what the configuration says of it."""
         if split not in self._images:
             facts = self.config["dataset"]
-            images = instantiate(facts["source"]).load(self.data_root, split)
+            source = instantiate(facts["source"])
+            # One rank downloads and decodes first; the others then find what it left.
+            if not self.ranks.leads:
+                self.ranks.barrier()
+            images = source.load(self.data_root, split)
+            if self.ranks.leads:
+                self.ranks.barrier()
             check_facts(
                 images,
                 name=facts["name"],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from genbench.contracts import Generator, Sampler, Step
+from genbench.contracts import Batch, Generator, Sampler, Step
 from genbench.harness.phases import Plan
 from genbench.ops.random import Keys
 
@@ -61,29 +61,29 @@ def _now() -> float:
 def measure(
     generator: Generator,
     make_plan: Callable[[Generator], Plan],
-    take: Callable[[int, Plan], Any],
-    sampler: Sampler,
+    take: Callable[[int], Iterator[Batch]],
+    sampler: Sampler | None,
     batch_size: int,
     device: torch.device,
 ) -> Durations:
     """Times steps and evaluations on a copy of `generator`; the original is not touched.
 
-    take(step, plan) gives the batches of a step; batch_size is the sampler's.
+    take(step) gives the batches of a step; batch_size is the sampler's.
     """
     trial = copy.deepcopy(generator)
     return Durations(
         step=_seconds_a_step(make_plan(trial), take),
-        image=_seconds_an_image(trial, sampler, batch_size, device),
+        image=None if sampler is None else _seconds_an_image(trial, sampler, batch_size, device),
     )
 
 
-def _seconds_a_step(plan: Plan, take: Callable[[int, Plan], Any], patience: float = 3.0) -> float:
+def _seconds_a_step(plan: Plan, take: Callable[[int], Iterator[Batch]], patience: float = 3.0) -> float:
     """The shortest of up to five steps after one of warming up, for at most `patience` seconds."""
     seconds = []
     began = _now()
     for index in range(6):
         started = _now()
-        plan.run(Step(index, 1_000_000), take(index, plan))
+        plan.run(Step(index, 1_000_000), take(index))
         seconds.append(_now() - started)
         if index and _now() - began > patience:
             break
@@ -99,7 +99,9 @@ def _seconds_an_image(
         return None
     trial.eval()
     stopwatch = _Stopwatch(trial, limit)
-    labels = torch.zeros(batch_size, dtype=torch.int64, device=device) if getattr(trial, "classes", 0) else None
+    labels = (
+        torch.zeros(batch_size, dtype=torch.int64, device=device) if getattr(trial, "classes", 0) else None
+    )
     try:
         sampler(stopwatch, Keys(torch.arange(batch_size, device=device), 0), labels, {})
     except _Enough:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from genbench.contracts import Batch, Fitted, Generator, Sampler
 from genbench.data.batches import Batches
 from genbench.harness.assembly import Assembly
-from genbench.ops.random import Ambient
 from genbench.harness.seeding import seed_torch
+from genbench.ops.random import Ambient
 
 FIT_BATCH = 500
 

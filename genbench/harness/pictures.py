@@ -21,7 +21,9 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
     scale = max(1, math.ceil(SMALLEST_TILE / max(height, width)))
     tiles = images.cpu().repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     height, width = height * scale, width * scale
-    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    canvas = torch.full(
+        (3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8
+    )
     for i, tile in enumerate(tiles):
         top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
         canvas[:, top : top + height, left : left + width] = tile.expand(3, -1, -1)

@@ -106,7 +106,9 @@ def predict(
 
 def _smaller(durations: Durations, config: Mapping[str, Any]) -> list[str]:
     dataset, model = config["dataset"]["name"], config["model"]["name"]
-    choices = [f"trainer.steps={max(1, int(3600 / durations.step)):,} would train for an hour".replace(",", "")]
+    choices = [
+        f"trainer.steps={max(1, int(3600 / durations.step)):,} would train for an hour".replace(",", "")
+    ]
     short = conf_dir() / "experiment" / dataset / f"{model}-short.yaml"
     if short.is_file():
         choices.append(f"experiment={dataset}/{model}-short is the short recipe")

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from genbench import __version__
@@ -17,6 +18,7 @@ from genbench.configuration import config_hash, group_hash
 from genbench.contracts import Generator
 from genbench.data.images import ImageSet
 from genbench.harness.assembly import parameter_count
+from genbench.harness.pictures import save_grid
 from genbench.harness.scoring import Scored
 from genbench.leaderboard.record import (
     Dataset,
@@ -40,7 +42,7 @@ class Trained:
     steps: int
     images_seen: int
     wall_seconds: float
-    stopped: str
+    complete: bool
     averaged: bool
     world: int
 
@@ -84,7 +86,7 @@ def compose(
             wall_seconds=trained.wall_seconds,
             device_seconds=trained.wall_seconds * trained.world,
             seed=config["seed"],
-            stopped="budget" if trained.stopped == "budget" else "steps",
+            stopped="steps" if trained.complete else "budget",
             world_size=trained.world,
             precision=config["trainer"]["precision"],
         ),
@@ -105,6 +107,26 @@ def compose(
         versions=library_versions(),
         created=now(),
     )
+
+
+def write_samples(scored: Scored, folder: Path, pictured: int) -> None:
+    """grid.png (the first `pictured`) and samples.npz (`images`, uint8 NHWC) of the first evaluation seed."""
+    save_grid(scored.images[:pictured], folder / "grid.png")
+    np.savez_compressed(folder / "samples.npz", images=scored.images.permute(0, 2, 3, 1).numpy())
+
+
+def describe(result: Result) -> str:
+    """A record in a few lines: its scores and what they cost."""
+    lines = []
+    for metric in result.metrics:
+        spread = "" if metric.std is None else f" ± {metric.std:.3g} over {metric.n_seeds} evaluation seeds"
+        lines.append(f"  {metric.name:<22} {metric.value:.4g}{spread}  ({metric.n_samples:,} samples)")
+    sampling, training = result.sampling, result.training
+    lines.append(
+        f"  {'cost':<22} {sampling.nfe_mean:g} evaluations and {sampling.seconds_per_image:.3g} s an image; "
+        f"{training.images_seen:,} training images in {training.wall_seconds:.0f} s"
+    )
+    return "\n".join(lines)
 
 
 def git_state() -> Git:

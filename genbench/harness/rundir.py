@@ -1,8 +1,8 @@
 """A run directory: what a run leaves behind, and the rule that it is continued only as itself.
 
-    config.yaml       the resolved configuration          metrics.jsonl   one object a logged step
-    overrides.yaml    what was typed                      checkpoints/    the training state
-    result.json       the record                          samples/        grid.png, samples.npz
+config.yaml       the resolved configuration          metrics.jsonl   one object a logged step
+overrides.yaml    what was typed                      checkpoints/    the training state
+result.json       the record                          samples/        grid.png, samples.npz
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class RunDirectory:
             OmegaConf.save(OmegaConf.create(dict(config)), self.config_file)
             OmegaConf.save(OmegaConf.create(list(overrides)), self.overrides_file)
         except OSError as error:
-            raise UserError(f"run_dir={self.path} cannot be written: {error}. Choose another run_dir.") from error
+            raise UserError(
+                f"run_dir={self.path} cannot be written: {error}. Choose another run_dir."
+            ) from error
         return resumed
 
 

@@ -7,7 +7,7 @@ No collective happens inside the loop, so ranks may have different numbers of ch
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,10 @@ class Source:
     batch_size: int
     device: torch.device
     ranks: Ranks = Ranks()  # noqa: RUF009 - immutable
+
+    def alone(self) -> Source:
+        """The same source drawn by this rank only: all the images, and no peers."""
+        return replace(self, ranks=Ranks())
 
     def draw(self, count: int, seed: int) -> Iterator[Drawn]:
         """This rank's share of images 0 ... count - 1 under an evaluation seed, in order."""

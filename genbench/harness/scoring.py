@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,9 +53,10 @@ class Scoring:
         self.ranks = ranks
         self._references: list[Reference] = []
 
-    def refer_to(self, images: ImageSet, assembly: Assembly, batch_size: int) -> None:
-        """Computes, or finds, the statistics of the real images to compare with."""
-        cache = assembly.data_root / "genbench-statistics"
+    def refer_to(self, images: ImageSet, batch_size: int) -> None:
+        """Computes, or finds among those computed before, the statistics of the real images."""
+        # Not in data_root, which is often read-only or somebody else's.
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "genbench" / "statistics"
         self._references = [
             reference_moments(images, extractor, cache, batch_size) for extractor in self.extractors
         ]
@@ -128,6 +131,7 @@ def to_record(value: MetricValue) -> Metric:
         name=value.name,
         value=value.value,
         std=value.std,
+        split_std=value.split_std,
         n_seeds=value.n_seeds,
         n_samples=value.n_samples,
         extractor=value.extractor,

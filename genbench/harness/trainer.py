@@ -112,7 +112,9 @@ class Trainer:
         """Everything that changes in training."""
         return {
             "step": self.step,
+            "images_seen": self.images_seen,
             "wall_seconds": self.clock.seconds,
+            "world": self.plan.computation.ranks.world,
             "generator": self.generator.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizers": self.plan.state_dict(),
@@ -211,4 +213,3 @@ class Trainer:
                 result = entry.action(self.step)
                 score = result if result is not None else score
         return score
-

@@ -7,6 +7,7 @@ seeds; a row shares the rank of the row that opened it, so that a chain of near-
 into one rank. Open rows follow, unranked.
 
 What submitters wrote (names, notes) is data: every character that Markdown or HTML could act on is escaped.
+(A metric's name needs no escaping: the record admits a-z, 0-9, "_" and one "@" with a number.)
 """
 
 from __future__ import annotations

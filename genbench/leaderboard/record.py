@@ -150,13 +150,15 @@ class Metric(Strict):
     """One number, and all that is needed to know what it means.
 
     `value` is the mean over `n_seeds` evaluation seeds and `std` their sample standard deviation (None
-    exactly where there is one seed). `extractor`, `reference`, `quantiser` and `resize` are None where the
-    metric uses none (a likelihood has no extractor).
+    exactly where there is one seed); `split_std` is the deviation over the Inception Score's ten splits.
+    `extractor`, `reference`, `quantiser` and `resize` are None where the metric uses none (a likelihood has
+    no extractor).
     """
 
     name: MetricName
     value: Value
     std: Amount | None
+    split_std: Amount | None = None
     n_seeds: Positive
     n_samples: Positive
     extractor: Name | None

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,7 +171,7 @@ def _measured_alike(first: Result, other: Result) -> list[tuple[str, object, obj
     ]
     old, new = ({m.name: m for m in result.metrics} for result in (first, other))
     pairs.append(("metrics", sorted(old), sorted(new)))
-    unlike = {"value", "std"}
+    unlike = {"value", "std", "split_std"}
     for name in sorted(old.keys() & new.keys()):
         before, after = (m[name].model_dump(exclude=unlike) for m in (old, new))
         pairs.extend((f"{name}.{key}", before[key], after[key]) for key in before)
@@ -185,6 +186,12 @@ def closed_objections(results: Sequence[Result], outside_data: str | None, rules
     steps = sorted({result.training.steps for result in results})
     if len(steps) > 1:
         lines.append(f"the runs trained for different numbers of steps: {', '.join(map(str, steps))}")
+    for one, other in combinations(results, 2):
+        if _values(one) == _values(other):
+            pair = f"{one.training.seed} and {other.training.seed}"
+            lines.append(
+                f"training seeds {pair} have the same metrics to the last bit: their runs are one run"
+            )
     if outside_data is not None:
         lines.append(f"outside data were used: {outside_data}")
     for result in results:
@@ -197,6 +204,10 @@ def closed_objections(results: Sequence[Result], outside_data: str | None, rules
     if not any(is_distance(metric.name) for metric in first.metrics):
         lines.append("no Fréchet distance (fid or fd_<extractor>) at the standard number of samples")
     return lines
+
+
+def _values(result: Result) -> list[tuple[str, float]]:
+    return sorted((metric.name, metric.value) for metric in result.metrics)
 
 
 def _track_objections(result: Result, rules: Rules) -> list[str]:

@@ -196,8 +196,8 @@ class Inception:
         _expect_bytes(images, 3)
         network = self._loaded[0].to(self.device).to(memory_format=torch.channels_last)
         with torch.no_grad(), _exact(self.device):
-            features, logits = network(images.to(self.device))
-        return {"2048": features, "logits_unbiased": logits}
+            found = network(images.to(self.device))
+        return dict(zip((self.features, self.logits), found))
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, str]:

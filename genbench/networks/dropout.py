@@ -17,7 +17,7 @@ def dropout_(x: Tensor, p: float, training: bool) -> Tensor:
 
     On a CPU, PyTorch may draw a double for every element, one after the other, which takes a tenth of a small
     U-Net's training step. Here one 64-bit integer of torch's generator decides for four elements: p becomes
-    the nearest multiple of 2^-16 and the scale belongs to that multiple, so that the expectation is exactly x.
+    the nearest multiple of 2^-16 and the scale belongs to that multiple, so the expectation is exactly x.
     Elsewhere, and under torch.compile, which draws in parallel, it is PyTorch's own.
     """
     if not training or p == 0:

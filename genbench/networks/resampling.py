@@ -13,8 +13,8 @@ class Upsample(nn.Module):
 
     The two are one transposed convolution of stride two, and computed as such: an output pixel sums nine taps
     of the enlarged image, but these see only four different pixels, and the 4x4 kernel below has the taps
-    added up beforehand. Less than half the arithmetic, and the enlarged image is never stored. `weight` is the
-    3x3 kernel, [C, C, 3, 3].
+    added up beforehand. Less than half the arithmetic, and the enlarged image is never stored. `weight` is
+    the 3x3 kernel, [C, C, 3, 3].
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,6 +1,6 @@
 """The one update every linear sampler step is: a weighted sum of tensors, plus scaled noise.
 
-    out = sum_i c_i x_i + n z,     z ~ N(0, I) from (key, step, stream)
+out = sum_i c_i x_i + n z,     z ~ N(0, I) from (key, step, stream)
 """
 
 from __future__ import annotations

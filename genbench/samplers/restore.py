@@ -27,9 +27,7 @@ class Restore(Sampler):
 
     needs = Denoises
 
-    def __init__(
-        self, steps: int, grid: Grid, rule: Rule, clip: bool = True, guidance: float = 0.0
-    ) -> None:
+    def __init__(self, steps: int, grid: Grid, rule: Rule, clip: bool = True, guidance: float = 0.0) -> None:
         self.steps = steps
         self.grid = grid
         self.rule = rule

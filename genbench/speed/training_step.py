@@ -4,8 +4,8 @@ Machines differ and are shared, so a time alone means little. Networks take turn
 order every round, and what is reported beside the times is the *paired ratio*: other / ours within a round,
 median over rounds, whatever else the machine was doing in that round. Above 1, ours is the faster.
 
-A step is all that depends on the network: clear gradients, forward under the precision asked for, mean squared
-error, backward, one step of the same fused Adam. Data, averages of weights and logging cost everyone the same.
+A step is all that depends on the network: clear gradients, forward under the precision asked for, mean
+squared error, backward, one step of the same fused Adam. Data, averages and logging cost everyone the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STEPS = 1000
 
 @dataclass(frozen=True)
 class Peer:
-    """A network to time. `build()` gives a module of (x [B, 3, 32, 32], time int64 [B]) with x's shape out."""
+    """A network to time: `build()` gives a module of (x [B, 3, 32, 32], time int64 [B]) -> x's shape."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -149,8 +149,8 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Times training steps of our small U-Net and of `peers`, taking turns; one row a precision and network.
 
-    A row has precision, name, parameters, batch_size, rounds, milliseconds {median, p20, p80} and, but for our
-    own, ratio {median, p20, p80}: this network's time over ours in the same round.
+    A row has precision, name, parameters, batch_size, rounds, milliseconds {median, p20, p80} and, but for
+    our own, ratio {median, p20, p80}: this network's time over ours in the same round.
     """
     rows = []
     for precision in precisions:

@@ -1,5 +1,48 @@
-"""."""
+"""task=extractor: train a small classifier on a data set and export it as a feature extractor with its card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genbench.cli import Typed
+from genbench.contracts import UserError
+from genbench.generators.classifier import Classifier
+from genbench.harness.assembly import Assembly
+from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.rundir import default_run_dir
+from genbench.harness.sitting import Sitting
+from genbench.metrics.training import export
 
 
-def run(config, typed):
-    import json; print(json.dumps(config, indent=1))
+def run(config: dict[str, Any], typed: Typed) -> float | None:
+    """Trains and exports to <run_dir>/extractor; returns the error on the test split."""
+    device = resolve_device(config["device"])
+    config = {**config, "run_dir": str(config["run_dir"] or default_run_dir(config, typed.job))}
+    assembly = Assembly(config, device, Ranks())
+    sitting = Sitting(config, typed.overrides, assembly)
+    sitting.claim()
+    sitting.check_data()
+    generator = assembly.generator()
+    if not isinstance(generator, Classifier):
+        raise UserError("task=extractor trains a classifier: leave model unset, or type model=classifier.")
+    trainer = sitting.trainer(generator, sitting.logger())
+    outcome = sitting.train(trainer, sitting.deadline(trainer, None))
+    if outcome.stopped == "signal":
+        return None
+    shown = [o for o in typed.overrides if not o.startswith(("run_dir=", "logger=", "device=", "data_root="))]
+    folder = sitting.directory.path / "extractor"
+    card = export(
+        trainer.sampling_model,
+        assembly.images("train"),
+        assembly.images("test"),
+        folder,
+        n_samples=config["dataset"]["n_samples"],
+        command=" ".join(["python -m genbench", *shown]),
+        device=device,
+    )
+    trainer.tracker.log(outcome.steps, {"test/accuracy": card.test_accuracy})
+    trainer.tracker.finish({"test/accuracy": card.test_accuracy}, 0)
+    print(f"  accuracy  {card.test_accuracy:.2%} on the test split, {card.parameters:,} parameters")
+    print(f"  distance  floor {card.floor:.3g} (test split), ceiling {card.ceiling:.4g} (per-pixel Gaussian)")
+    print(f"  written   {folder}")
+    return 1 - card.test_accuracy

@@ -1,5 +1,47 @@
-"""."""
+"""task=score: score anyone's images, a folder, a zip or an npz, against a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genbench.cli import Typed, key_of
+from genbench.contracts import UserError
+from genbench.data.arrays import load_images
+from genbench.harness.assembly import Assembly
+from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.scoring import build_scoring
 
 
-def run(config, typed):
-    import json; print(json.dumps(config, indent=1))
+def run(config: dict[str, Any], typed: Typed) -> float:
+    """Prints every metric of the images and returns the main one.
+
+    All images are scored unless metrics.n_samples is typed, which takes the first that many.
+    """
+    if config["images"] is None:
+        raise UserError(
+            "task=score needs the images to score: type images=DIR, images=FILE.zip or images=FILE.npz."
+        )
+    device = resolve_device(config["device"])
+    assembly = Assembly(config, device, Ranks())
+    facts = config["dataset"]
+    images = load_images(Path(config["images"]), facts["channels"], facts["resolution"], assembly.data_root)
+    typed_count = "metrics.n_samples" in [key_of(override) for override in typed.now]
+    count = config["metrics"]["n_samples"] if typed_count else len(images)
+    if count > len(images):
+        raise UserError(f"metrics.n_samples={count}, but {config['images']} has {len(images)} images.")
+    metrics = {**config["metrics"], "n_samples": count}
+    shape = (facts["channels"], facts["resolution"], facts["resolution"])
+    scoring, lines = build_scoring(assembly, metrics, shape)
+    reference = assembly.images(facts["reference"])
+    scoring.refer_to(reference, metrics["batch_size"])
+    chunks = torch.arange(count).split(metrics["batch_size"])
+    values = scoring.evaluate(((images[index].to(device), index) for index in chunks), count)
+    print(f"{config['images']}: {count:,} images against {facts['name']} ({facts['reference']})")
+    for line in lines:
+        print(f"  {line}")
+    for value in values:
+        print(f"  {value.name:<22} {value.value:.6g}  ({value.extractor} {value.extractor_sha256[:12]})")
+    return values[0].value

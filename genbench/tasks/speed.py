@@ -2,4 +2,6 @@
 
 
 def run(config, typed):
-    import json; print(json.dumps(config, indent=1))
+    import json
+
+    print(json.dumps(config, indent=1))

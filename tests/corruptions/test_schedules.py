@@ -33,7 +33,9 @@ def test_cosine_schedule_of_4000_steps():
     assert abs(float(schedule.alpha(at(2000, 4000)) ** 2) - 0.493844) < 5e-7
 
 
-@pytest.mark.parametrize("schedule", [Linear(), Cosine(), Su(), Linear(steps=50)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [Linear(), Cosine(), Su(), Linear(steps=50)], ids=lambda s: type(s).__name__
+)
 def test_variance_is_preserved_and_noise_grows(schedule: DiscreteVP):
     t = torch.linspace(0, 1, schedule.steps + 1, dtype=torch.float64)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)

@@ -18,7 +18,9 @@ PARAMETERISATIONS = [Epsilon(), X0(), V()]
 
 def batch(count: int = 512, std: float = 1.0) -> Batch:
     torch.manual_seed(0)
-    return Batch(std * torch.randn(count, 1, 4, 4), torch.zeros(count, dtype=torch.int64), torch.arange(count))
+    return Batch(
+        std * torch.randn(count, 1, 4, 4), torch.zeros(count, dtype=torch.int64), torch.arange(count)
+    )
 
 
 class Zero(nn.Module):
@@ -88,7 +90,9 @@ def test_the_optimal_loss_is_the_one_theory_gives():
     each = signal / (signal + corruption.sigma(t) ** 2)
     found = torch.stack([model.loss(batch(4000, std), Step(0, 1)).total for _ in range(4)]).mean()
     # Spread: the t of 16,000 images are drawn, each with 16 squared errors.
-    assert abs(float(found - each.mean())) < 5 * float((each.var() + 2 * (each**2).mean() / 16) / 16_000) ** 0.5
+    assert (
+        abs(float(found - each.mean())) < 5 * float((each.var() + 2 * (each**2).mean() / 16) / 16_000) ** 0.5
+    )
 
 
 def test_losses_in_different_parameterisations_differ_by_known_factors():

@@ -120,6 +120,27 @@ def without_grad(state):
     return unflatten(named, skeleton)
 
 
+def test_values_that_are_conjugated_or_negated_only_in_name_are_written_as_they_read(tmp_path):
+    numbers = torch.tensor([1 + 2j, 3 - 4j]).conj()
+    state = {"conjugate": numbers, "negative": numbers.imag}
+    assert numbers.is_conj()
+    assert numbers.imag.is_neg()
+    loaded = Checkpoints.read(Checkpoints(tmp_path).save(1, state))
+    assert loaded["conjugate"].tolist() == [1 - 2j, 3 + 4j]
+    assert loaded["negative"].tolist() == [-2.0, 4.0]
+
+
+def test_every_tensor_is_aligned_in_the_file(tmp_path):
+    state = [torch.zeros(3, dtype=dtype) for dtype in statefile._DTYPES]
+    written = b"".join(statefile.serialise(state))
+    (length,) = struct.unpack("<Q", written[:8])
+    header = json.loads(written[8 : 8 + length])
+    sizes = {text: dtype.itemsize for dtype, text in statefile._DTYPES.items()}
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    assert len(entries) == len(state)
+    assert all((8 + length + entry["data_offsets"][0]) % sizes[entry["dtype"]] == 0 for entry in entries)
+
+
 @settings(deadline=None, max_examples=40)
 @given(states)
 def test_unflatten_is_the_inverse_of_flatten(state):
@@ -331,6 +352,9 @@ def test_a_save_interrupted_anywhere_leaves_the_one_before_or_the_new_one(tmp_pa
         seen.append(newest.step)
         assert same(checkpoints.load(newest), example(newest.step))
         assert same(checkpoints.load(checkpoints.best()), example(1))
+        if len(how) == 1:  # nothing is half deleted either, so that nothing needs to be warned of
+            for sealed in checkpoints._sealed():
+                sealed.verify()
         # and the next save clears up whatever was left
         Checkpoints(checkpoints.folder, keep=1).save(4, example(4))
         assert {path.name for path in checkpoints.folder.iterdir()} == {
@@ -369,6 +393,20 @@ def test_a_score_added_later_endangers_nothing(tmp_path, monkeypatch, how):
         assert newest.config_hash == "h"
         scores.append(newest.score)
     assert set(scores) == {None, 0.5}
+
+
+def test_what_a_killed_save_left_makes_room_before_the_next_one_writes(tmp_path, monkeypatch):
+    class Watching(durable.Files):
+        def create(self, path):
+            assert list(tmp_path.glob(f"*{durable.PARTIAL}")) == []
+            return super().create(path)
+
+    monkeypatch.setattr(durable, "files", Interrupted(2, "half"))
+    with pytest.raises(KilledError):
+        Checkpoints(tmp_path).save(1, example(1))
+    assert len(list(tmp_path.glob(f"*{durable.PARTIAL}"))) == 1
+    monkeypatch.setattr(durable, "files", Watching())
+    Checkpoints(tmp_path).save(2, example(2))
 
 
 def test_a_full_disk_is_reported_and_costs_nothing(tmp_path, monkeypatch):

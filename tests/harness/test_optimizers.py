@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,6 +26,7 @@ from genbench.harness.optimizers import (
     adax_forgetting,
 )
 
+CONF = Path(__file__).parents[2] / "conf"
 BUILDERS = [lambda params: AdaFactor(params, lr=1e-2), lambda params: AdaX(params, lr=1e-2)]
 
 
@@ -189,9 +193,7 @@ def test_a_quadratic_is_minimised(build: Callable[[list[nn.Parameter]], Optimize
 
 
 @pytest.mark.parametrize("build", BUILDERS)
-def test_resuming_from_a_state_dict_is_bit_for_bit(
-    build: Callable[[list[nn.Parameter]], Optimizer], tmp_path: object
-) -> None:
+def test_resuming_from_a_state_dict_is_bit_for_bit(build: Callable[[list[nn.Parameter]], Optimizer]) -> None:
     def train(module: nn.Module, optimizer: Optimizer, steps: range) -> None:
         for step in steps:
             torch.manual_seed(step)
@@ -273,3 +275,23 @@ def test_schedules_say_whether_the_total_matters() -> None:
     assert not Constant.depends_on_total
     assert Linear(total=10).depends_on_total
     assert Cosine(total=10).depends_on_total
+
+
+# ---------------------------------------------------------------------------------------- configurations
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("adafactor", AdaFactor), ("adax", AdaX)],
+)
+def test_configurations_build_optimisers_that_take_a_step(name: str, kind: type[Optimizer]) -> None:
+    config = OmegaConf.create({"optim": OmegaConf.load(CONF / "optim" / f"{name}.yaml")})
+    config.optim.lr = 0.0125
+    config.optim.warmup = 50
+    parameter = nn.Parameter(torch.ones(3, 2))
+    optimizer = instantiate(config.optim.optimizer)([parameter])
+    assert type(optimizer) is kind
+    assert optimizer.param_groups[0]["lr"] == 0.0125
+    take_step(optimizer, parameter, torch.ones(3, 2))
+    assert (parameter < 1).all()
+    assert instantiate(config.optim.decay) == Constant(warmup=50)

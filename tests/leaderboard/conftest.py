@@ -163,7 +163,12 @@ def make_runs(make_run: Callable[..., Path]) -> Callable[..., list[Path]]:
         values: tuple[float, ...] = (1.1, 1.2, 1.3), changes: dict[str, Any] | None = None, name: str = "run"
     ) -> list[Path]:
         return [
-            make_run(seed, {"metrics.0.value": value} | (changes or {}), f"{name}-{seed}")
+            make_run(
+                seed,
+                # every seed's own spreads differ too, as they do in life
+                {"metrics.0.value": value, "metrics.1.split_std": 0.1 + seed} | (changes or {}),
+                f"{name}-{seed}",
+            )
             for seed, value in enumerate(values)
         ]
 

@@ -10,6 +10,7 @@ import pytest
 from genbench.leaderboard import check as check_with_shipped_rules
 from genbench.leaderboard.checking import Problem, check
 from genbench.leaderboard.page import write
+from genbench.leaderboard.submission import submission_directories
 from genbench.leaderboard.submitting import submit, sums
 from genbench.leaderboard.untrusted import sha256
 
@@ -83,7 +84,7 @@ FORGERIES = [
     ("results/seed1.json", '"parameters": 951233', '"parameters": 7', "differ in model"),
     ("results/seed1.json", '"batch_size": 128,', '"batch_size": 64,', "trainer.batch_size"),
     ("results/seed1.json", '"dirty": false', '"dirty": true', "not for the closed division"),
-    ("results/seed1.json", '"seed": 1,', '"seed": 2,', "seed"),
+    ("results/seed1.json", '"seed": 1,\n    "steps"', '"seed": 7,\n    "steps"', "seed 7, listed as seed 1"),
     ("submission.json", '"mean": 1.2', '"mean": 1.1', "figures.metrics"),
     ("submission.json", '"nfe": 50.0', '"nfe": 10.0', "figures.nfe"),
     ("submission.json", '"budget_class": "S"', '"budget_class": "L"', "figures.budget_class"),
@@ -112,6 +113,34 @@ def test_forgeries_are_found_though_all_sums_agree(directory, rules, name, old, 
     text = found(directory, rules)
     assert said in text
     assert "changed" not in text or "seed7" in new or name == "SHA256SUMS"
+
+
+def test_a_result_must_be_the_one_that_was_submitted(directory, rules) -> None:
+    listed = (directory / "submission.json").read_bytes()
+    change(directory / "results" / "seed1.json", '"wall_seconds": 120.5', '"wall_seconds": 1.5')
+    reseal(directory)
+    (directory / "submission.json").write_bytes(listed)
+    assert "seed1.json: its contents are not those that submission.json lists" in found(directory, rules)
+
+
+def test_the_group_hash_must_be_the_results(directory, rules) -> None:
+    path = directory / "submission.json"
+    group = json.loads(path.read_text())["group_hash"]
+    change(path, group, group[:-1] + ("0" if group[-1] != "0" else "1"))
+    reseal(directory)
+    assert "the results' another" in found(directory, rules)
+
+
+def test_a_path_listed_twice_is_found(directory, rules) -> None:
+    path = directory / "SHA256SUMS"
+    path.write_text(f"{'0' * 64}  config.yaml\n{path.read_text()}")
+    assert "SHA256SUMS: line 2 is not a sum and a new path" in found(directory, rules)
+
+
+def test_submissions_are_checked_in_order(tmp_path) -> None:
+    for name in "zyxwvutsrqponmlkjihgfedcba":
+        (tmp_path / "submissions" / name / name).mkdir(parents=True)
+    assert "".join(path.name for path in submission_directories(tmp_path)) == "abcdefghijklmnopqrstuvwxyz"
 
 
 def test_all_problems_are_shown_not_only_the_first(directory, rules) -> None:

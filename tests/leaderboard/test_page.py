@@ -68,7 +68,7 @@ def test_a_row_states_everything(enter) -> None:
     (row,) = rows(page)
     assert row[:3] == ["1", "ddpm", "ddim"]
     assert row[3:7] == ["1.20 ± 0.10", "9.100 ± 0", "± 0.02000", "3"]
-    assert row[7:13] == ["S", "512 k", "951 k", "50.00", "12 ms", "2.0 min"]
+    assert row[7:13] == ["S", "512 k", "951 k", "50", "12 ms", "2.0 min"]
     assert row[13:17] == ["A CPU", "closed", "2025-02-03", "ada"]
     assert row[17].startswith("[files](submissions/digits/ddpm-ddim-")
     assert "- ddpm by ada: EMA 0.999" in page
@@ -114,6 +114,12 @@ def test_incomparable_rows_never_share_a_table(enter, changes) -> None:
     assert [len(table.rows) for table in tables(root)] == [1, 1]
 
 
+def test_tables_are_sorted_by_track_not_by_directory(enter) -> None:
+    root = enter("a", (1.0,), {"dataset.resolution": 16})
+    enter("b", (1.0,))
+    assert [table.track.resolution for table in tables(root)] == [8, 16]
+
+
 def test_a_row_without_the_main_metric_is_not_ranked(enter) -> None:
     few = {f"metrics.{k}.{key}": v for k in (0, 1) for key, v in {"n_samples": 500}.items()}
     few |= {"metrics.0.name": "fd_digits@500", "metrics.1.name": "is_digits@500"}
@@ -123,6 +129,19 @@ def test_a_row_without_the_main_metric_is_not_ranked(enter) -> None:
     assert table.main == "fd_digits"
     assert [row.rank for row in table.rows] == [1, None]
     assert table.metrics[0].name == "fd_digits"
+
+
+def test_the_main_metric_is_the_distance_most_rows_have_and_fid_among_equals(enter, plain) -> None:
+    fid = plain()["metrics"][0] | {"name": "fid", "n_samples": 50_000, "value": 3.0}
+    fid |= {"extractor": "inception", "extractor_sha256": "6726825d" + "0" * 56}
+    drawn = {"sampling.n_samples": 50_000, "config.metrics.n_samples": 50_000}
+    both = drawn | {"metrics.1": fid}
+    own = drawn | {"metrics.1.name": "kid_digits", "metrics.1.better": "lower"}
+    root = enter("both", (1.0, 1.1, 1.2), both, division="open")
+    assert [table.main for table in tables(root)] == ["fid"]
+    assert [metric.name for metric in tables(root)[0].metrics] == ["fid", "fd_digits"]
+    enter("own", (2.0, 2.1, 2.2), own, division="open")
+    assert [table.main for table in tables(root)] == ["fd_digits"]
 
 
 def figures(mean: float, std: float | None) -> MetricFigures:

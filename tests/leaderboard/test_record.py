@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from genbench.errors import UserError
 from genbench.leaderboard.record import Result, now, schema
-from genbench.leaderboard.untrusted import RECORD_LIMIT, read_bytes, read_yaml, write_atomically
+from genbench.leaderboard.untrusted import RECORD_LIMIT, read_bytes, read_json, read_yaml, write_atomically
 
 
 def refusal(path: Path) -> str:
@@ -86,6 +86,12 @@ def test_numbers_must_be_finite_even_in_the_configuration(plain, result_file, nu
     marked = json.dumps(plain(changes={"metrics.0.value": 77.5, "config.model.label_dropout": 77.5}))
     assert f'"{key}": 77.5' in marked
     assert "finite" in refusal(result_file(marked.replace(f'"{key}": 77.5', f'"{key}": {number}')))
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_no_json_file_holds_anything_but_finite_numbers(result_file, number: str) -> None:
+    with pytest.raises(UserError, match="not a finite number"):
+        read_json(result_file(f"[{number}]"))
 
 
 def test_duplicate_keys_are_refused(plain, result_file) -> None:
@@ -196,6 +202,7 @@ def test_a_record_survives_its_file(tmp_path_factory, plain, value, config, name
     assert again == record
     assert again.metrics[0].value == value
     first = path.read_bytes()
+    assert list(json.loads(first)["training"]) == sorted(type(again.training).model_fields)
     again.write(path)
     assert path.read_bytes() == first
 

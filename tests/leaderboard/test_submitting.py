@@ -79,12 +79,15 @@ def test_what_is_published_has_no_paths_and_the_same_hashes(enter, make_runs) ->
     assert published.config_hash == original.config_hash
     assert group_hash(read_yaml(directory / "config.yaml")) == original.group_hash
     assert published.metrics == original.metrics
+    assert "seed" not in read_yaml(directory / "config.yaml")
 
 
 NOT_CLOSED = [
     ({"git.dirty": True}, "uncommitted changes"),
     ({"git.dirty": None}, "uncommitted changes"),
     ({"git.commit": None, "git.dirty": None}, "unknown commit"),
+    ({"git.commit": None}, "unknown commit"),
+    ({"metrics.0.name": "fd_digits@500", "metrics.0.n_samples": 500}, "no Fréchet distance"),
     ({"metrics.0.extractor_sha256": "c" * 64}, "extractor digits with these weights"),
     ({"dataset.name": "elephants", "config.dataset.name": "elephants"}, "elephants is not one"),
     ({"dataset.name": "folder", "config.dataset.name": "folder"}, "folder is not one"),
@@ -128,6 +131,13 @@ def test_two_seeds_outside_data_and_unequal_training_are_not_closed(enter, make_
         assert reason in str(caught.value)
 
 
+def test_one_run_under_three_seeds_is_not_closed(enter, make_runs) -> None:
+    with pytest.raises(UserError) as caught:
+        enter(make_runs((1.1, 1.2, 1.1)), division="closed")
+    assert "training seeds 0 and 2 have the same metrics to the last bit" in str(caught.value)
+    assert "seeds 0 and 1" not in str(caught.value)
+
+
 def test_runs_of_different_recipes_are_refused_with_the_difference(enter, make_run) -> None:
     with pytest.raises(UserError) as caught:
         enter([make_run(0), make_run(1, {"config.trainer.batch_size": 64, "training.batch_size": 64})])
@@ -156,7 +166,7 @@ def test_runs_measured_differently_are_refused(enter, make_run, changes, said: s
 def test_unfinished_and_inconsistent_runs_are_refused_with_what_to_type(enter, make_runs) -> None:
     runs = make_runs()
     edited = json.loads((runs[1] / "result.json").read_text())
-    edited["config"]["trainer"]["batch_size"] = 1
+    edited["config"]["seed"] = 7
     (runs[1] / "result.json").write_text(json.dumps(edited))
     with pytest.raises(UserError, match=r"hashes are not those[\s\S]*task=evaluate"):
         enter(runs)

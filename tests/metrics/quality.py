@@ -1,4 +1,4 @@
-"""Ways to spoil images by degrees, and the distance of what results: shared by tests of shipped extractors."""
+"""Ways to spoil images by degrees, and the distance of what results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,12 @@ def duplicated(images: Tensor, labels: Tensor, share: float) -> Tensor:
 
 
 def distances(
-    extractor: Shipped, images: Tensor, labels: Tensor, reference: Moments, damage: Damage, degrees: Sequence[float]
+    extractor: Shipped,
+    images: Tensor,
+    labels: Tensor,
+    reference: Moments,
+    damage: Damage,
+    degrees: Sequence[float],
 ) -> list[float]:
     """The Fréchet distance to `reference` at each degree of damage."""
     found = []

@@ -1,4 +1,4 @@
-"""Evaluation: one number whatever the batches, ranks and order; every image once; names that do not mislead."""
+"""Evaluation: one number whatever the batches, ranks and order; every image once; honest names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N = 211
 
 
 class Fixed:
-    """Eleven float64-exact features and seven logits, linear in the pixels: no convolution's rounding in the way."""
+    """Eleven features and seven logits, exact and linear in the pixels: no convolution rounds them."""
 
     name = "digits"
     resize = "none"
@@ -84,7 +84,7 @@ def test_an_all_reduce_gives_every_rank_the_whole() -> None:
     meeting = threading.Barrier(2)
     table: list[list[Tensor]] = [[], []]
 
-    def collective(rank: int):  # noqa: ANN202
+    def collective(rank: int):
         def sum_tensors(tensors: list[Tensor]) -> None:
             table[rank] = [tensor.clone() for tensor in tensors]
             meeting.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -229,6 +230,12 @@ def pictures(n: int, seed: int) -> Tensor:
     return torch.stack(drawn)
 
 
+def oracle_settings(weights: Path) -> dict[str, object]:
+    """No cache (it is keyed without the weights), no worker processes, no GPU."""
+    quiet = {"cuda": False, "cache": False, "verbose": False, "save_cpu_ram": True}
+    return {**quiet, "batch_size": 10, "feature_extractor_weights_path": str(weights)}
+
+
 @pytest.fixture(scope="module")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state dict of the right shapes, scaled so that activations neither vanish nor explode."""
@@ -242,34 +249,64 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.weight.mul_(6**0.5)
+    network.fc.weight.mul_(200)
     path = tmp_path_factory.mktemp("weights") / "random.pth"
     torch.save(network.state_dict(), path)
     return path
 
 
+class EarlyInception(Inception):
+    """With the first two of Inception's layers in place of the last: cheap, and of full rank for few images.
+
+    70 images cannot span 2,048 features. torch-fidelity takes roots of the eigenvalues of a product of two
+    singular covariances, most of them rounding, and is right to five digits there; here it is to seven.
+    """
+
+    features = "64"
+    logits = "192"
+
+
 @pytest.mark.slow
-def test_fid_and_is_are_torch_fidelitys_on_the_same_images(random_weights: Path) -> None:
-    a, b = pictures(12, 0), pictures(12, 1)
-    extractor = Inception(random_weights)
-    ours, theirs = extractor(a), extractor(b)
+def test_fid_is_torch_fidelitys_on_the_same_images(random_weights: Path) -> None:
+    a, b = pictures(70, 0), pictures(70, 1)
+    extractor = EarlyInception(random_weights)
+    fid = frechet_distance(Moments.of(extractor(a)["64"]), Moments.of(extractor(b)["64"]))
     oracle = torch_fidelity.calculate_metrics(
         input1=Images(a),
         input2=Images(b),
         fid=True,
-        isc=True,
-        cuda=False,
-        cache=False,
-        verbose=False,
-        batch_size=12,
-        feature_extractor_weights_path=str(random_weights),
+        feature_layer_fid="64",
+        **oracle_settings(random_weights),
     )
-    fid = frechet_distance(Moments.of(ours["2048"]), Moments.of(theirs["2048"]))
     assert fid == pytest.approx(oracle["frechet_inception_distance"], rel=1e-6)
-    mean, spread = inception_score(ours["logits_unbiased"])
+
+
+@pytest.mark.slow
+def test_is_is_torch_fidelitys_on_the_same_images(random_weights: Path) -> None:
+    a = pictures(20, 0)
+    mean, spread = inception_score(Inception(random_weights)(a)["logits_unbiased"])
+    oracle = torch_fidelity.calculate_metrics(input1=Images(a), isc=True, **oracle_settings(random_weights))
     assert mean == pytest.approx(oracle["inception_score_mean"], rel=1e-6)
     assert spread == pytest.approx(oracle["inception_score_std"], rel=1e-4)
+    assert mean > 1.01, "too close to the least possible score to tell anything"
+
+
+@pytest.mark.slow
+def test_inceptions_layers_are_torch_fidelitys(random_weights: Path) -> None:
+    a = pictures(3, 0)
+    extractor = Inception(random_weights)
+    found = extractor(a)
+    network = torch_fidelity_inception.FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(random_weights)
+    )
+    with torch.no_grad():
+        pool, logits = network(a)
+    torch.testing.assert_close(found["2048"], pool, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found["logits_unbiased"], logits, rtol=1e-5, atol=1e-5)
+    assert {name: layer.shape[1] for name, layer in found.items()} == extractor.dimensions
+    assert extractor.sha256 == hashlib.sha256(random_weights.read_bytes()).hexdigest()
     # Grey images are the same grey in three channels.
-    grey = a[:2, :1]
+    grey = a[:1, :1]
     torch.testing.assert_close(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)), rtol=0, atol=0)
 
 

@@ -15,7 +15,7 @@ from genbench.metrics.reference import Reference, reference_moments
 
 
 class Pixels:
-    """An extractor whose features are a linear function of the pixels, and which counts the images it sees."""
+    """An extractor whose features are some of the pixels, and which counts the images it sees."""
 
     name = "pixels"
     resize = "none"

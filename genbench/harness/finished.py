@@ -1,0 +1,77 @@
+"""A finished (or interrupted) run brought back: its configuration with new choices laid over it, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench.contracts import Generator, UserError
+from genbench.harness.assembly import Assembly
+from genbench.harness.checkpoint import Checkpoints
+from genbench.harness.recording import Trained
+from genbench.harness.rundir import RunDirectory
+
+REPLACEABLE = ("task", "device", "data_root", "budget", "checkpoint", "n", "images", "run_dir", "logger")
+"""Keys that say where and how: always taken from what was typed now."""
+
+RECHOSEN = ("sampler", "metrics")
+"""What a finished run can be given anew; its parts (grid, variance, ...) belong to the sampler."""
+
+FIXED = ("model", "dataset", "optim", "ema", "trainer", "seed", "conditional")
+"""What made the weights, and cannot be changed after."""
+
+
+def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a run with what was typed now laid over it.
+
+    saved: the run's own resolved configuration; composed: the one that Hydra made of what was typed then and
+    now; typed: the keys typed now. Raises UserError where something was typed that the weights depend on.
+    """
+    tops = {key.split(".")[0] for key in typed}
+    if changed := sorted(tops & set(FIXED)):
+        raise UserError(
+            f"{', '.join(changed)} cannot be changed for a run that is trained; a finished run takes "
+            f"{', '.join(RECHOSEN)} and {', '.join(REPLACEABLE)}. Train anew for anything else."
+        )
+    config = {**saved, **{key: composed[key] for key in REPLACEABLE}}
+    for section in RECHOSEN:
+        parts = tops - set(REPLACEABLE) - set(RECHOSEN)
+        if section in tops or (section == "sampler" and parts):
+            config[section] = composed[section]
+    return config
+
+
+def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, Trained]:
+    """The model to sample from, and how it was trained: from `checkpoint`, or the run's newest one.
+
+    Raises UserError where there is no readable checkpoint.
+    """
+    directory = RunDirectory(Path(config["run_dir"]))
+    if config["checkpoint"] is not None:
+        state = Checkpoints.read(Path(config["checkpoint"]), assembly.device)
+    else:
+        checkpoints = Checkpoints(directory.checkpoints)
+        newest = checkpoints.latest()
+        if newest is None:
+            raise UserError(
+                f"{directory.checkpoints} has no readable checkpoint. Train first, or give checkpoint=PATH."
+            )
+        state = checkpoints.load(newest, assembly.device)
+    generator = assembly.generator()
+    average = assembly.average(generator)
+    averaged = average is not None and state["average"] is not None
+    if averaged:
+        average.load_state_dict(state["average"])
+        generator = average.module
+    else:
+        generator.load_state_dict(state["generator"])
+    trained = Trained(
+        steps=state["step"],
+        images_seen=state["images_seen"],
+        wall_seconds=state["wall_seconds"],
+        complete=state["step"] >= config["trainer"]["steps"],
+        averaged=averaged,
+        world=state["world"],
+    )
+    return generator.eval(), trained

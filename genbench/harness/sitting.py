@@ -1,0 +1,155 @@
+"""One sitting of a run that trains: claim the directory, resume, train within the budget, speak to the user."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from genbench.configuration import config_hash, group_hash
+from genbench.contracts import Generator, Sampler, UserError
+from genbench.harness import preflight
+from genbench.harness.assembly import Assembly
+from genbench.harness.checkpoint import Checkpoints
+from genbench.harness.distributed import Ranks
+from genbench.harness.estimate import measure
+from genbench.harness.phases import NotFinite
+from genbench.harness.progress import Progress, parse_duration
+from genbench.harness.rundir import RunDirectory
+from genbench.harness.stopping import Stopper
+from genbench.harness.tracking import Logger, RunInfo, Tracker
+from genbench.harness.trainer import Outcome, Pace, Periodic, Trainer
+
+
+class Sitting:
+    """What every task that trains has in common."""
+
+    def __init__(self, config: Mapping[str, Any], overrides: Sequence[str], assembly: Assembly) -> None:
+        self.config = config
+        self.overrides = overrides
+        self.assembly = assembly
+        self.ranks = assembly.ranks
+        self.directory = RunDirectory(Path(config["run_dir"]))
+        self.began = time.monotonic()
+        self.budget = None if config["budget"] is None else parse_duration(config["budget"])
+
+    def say(self, topic: str, text: str) -> None:
+        """A line of the report, from the leading rank."""
+        if self.ranks.leads:
+            print(f"  {topic:<9} {text}", flush=True)
+
+    def claim(self) -> None:
+        """Makes the run directory this configuration's, and says so; see `RunDirectory.claim`."""
+        config = self.config
+        decay = instantiate(config["optim"]["decay"])
+        refusal, resumed = None, False
+        if self.ranks.leads:
+            try:
+                resumed = self.directory.claim(config, self.overrides, grows=not decay.depends_on_total)
+            except UserError as error:
+                refusal = error
+        if self.ranks.any(refusal is not None, self.assembly.device):
+            raise refusal or UserError("rank 0 refused the run directory; its message says why.")
+        if self.ranks.leads:
+            name = f"{config['model']['name']} on {config['dataset']['name']}, seed {config['seed']}"
+            print(f"{name}: {'continues' if resumed else 'starts'} in {self.directory.path}", flush=True)
+
+    def check_data(self) -> None:
+        """Says where the training images come from, or why they cannot be had."""
+        source = instantiate(self.config["dataset"]["source"])
+        self.say("data", source.locate(self.assembly.data_root, "train"))
+
+    def logger(self) -> Logger:
+        """The configured mirror of metrics.jsonl, after its own preflight."""
+        logger: Logger = instantiate(self.config["logger"])
+        if message := logger.preflight():
+            self.say("log", message)
+        return logger
+
+    def trainer(self, generator: Generator, logger: Logger) -> Trainer:
+        """The loop, standing where the newest checkpoint left off."""
+        config = self.config
+        settings = config["trainer"]
+        info = RunInfo(
+            run_dir=self.directory.path,
+            name=self.directory.path.name,
+            group=group_hash(config),
+            job_type=config["task"],
+            tags=[config["model"]["name"], config["dataset"]["name"]],
+            config=config,
+        )
+        tracker = (
+            Tracker(self.directory.path, [logger], info, warn=lambda line: self.say("log", line))
+            if self.ranks.leads
+            else Tracker.silent()
+        )
+        trainer = Trainer(
+            generator=generator,
+            plan=self.assembly.plan(generator),
+            batches=self.assembly.batches(),
+            batch_size=settings["batch_size"],
+            average=self.assembly.average(generator),
+            checkpoints=Checkpoints(self.directory.checkpoints, keep=settings["keep"]),
+            tracker=tracker,
+            pace=Pace(settings["steps"], settings["log_every"], settings["checkpoint_every"]),
+            config_hash=config_hash(config),
+        )
+        if trainer.resume():
+            self.say("resumed", f"from step {trainer.step:,}")
+        return trainer
+
+    def deadline(self, trainer: Trainer, sampler: Sampler | None) -> float | None:
+        """Says how long the run will take; returns when training must end so that the budget is kept."""
+        config = self.config
+        if config["trainer"]["compile"]:
+            # A compiled step takes a minute to be ready; timing an eager one would say nothing about it.
+            self.say("time", "compiled: the rate is shown once the first steps are done")
+            for network in trainer.generator.children():
+                network.compile()
+            return None if self.budget is None else self.began + self.budget
+        # Ranks time themselves alone: how many steps they try depends on the clock, so none may wait for another.
+        alone = Assembly(config, self.assembly.device, Ranks())
+        durations = measure(
+            trainer.generator,
+            alone.plan,
+            trainer.take,
+            sampler,
+            min(config["sampler"]["batch_size"], config["metrics"]["n_samples"]),
+            self.assembly.device,
+        )
+        left = config["trainer"]["steps"] - trainer.step
+        self.say("time", preflight.describe_durations(durations, config, left, self.ranks.world))
+        if self.budget is None:
+            return None
+        _, sampling = preflight.predict(durations, config, left, self.ranks.world)
+        # Sampling and scoring belong to the budget: a fifth more than the estimate is kept back for them.
+        return self.began + max(0.0, self.budget - 1.2 * (sampling or 0.0))
+
+    def train(self, trainer: Trainer, deadline: float | None, periodic: Sequence[Periodic] = ()) -> Outcome:
+        """Trains; a loss that is not finite becomes a UserError with advice, after a checkpoint was left."""
+        stopper = Stopper(deadline)
+        stopper.listen()
+        try:
+            with self.progress(trainer.pace.steps, self.config["model"]["name"], "step", trainer.step) as bar:
+                outcome = trainer.run(stopper, list(periodic), bar)
+        except NotFinite as error:
+            trainer.tracker.finish({}, 1)
+            raise UserError(
+                f"{error} Training stopped before that step. A lower optim.lr or optim.clip, or "
+                "trainer.precision=fp32, usually helps (in a new run_dir)."
+            ) from error
+        finally:
+            stopper.deafen()
+        if outcome.stopped == "signal":
+            trainer.tracker.finish({}, 0)
+            self.say(
+                "stopped", f"at step {outcome.steps:,}; the same command with this run_dir goes on from there"
+            )
+        return outcome
+
+    def progress(self, total: int, title: str, unit: str, start: int = 0) -> Progress:
+        """A progress bar on the leading rank."""
+        return Progress(total, title, unit=unit, start=start, visible=self.ranks.leads)

@@ -1,0 +1,1 @@
+"""Measurements of speed: always beside something, taking turns, in one run."""

@@ -1,0 +1,194 @@
+"""The loop: exact resume, clean stops, and what is left when a loss is not finite."""
+
+from __future__ import annotations
+
+import signal
+import time
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from genbench.contracts import Batch, Generator, Losses, Phase, Step
+from genbench.harness.checkpoint import Checkpoints
+from genbench.harness.distributed import Ranks
+from genbench.harness.ema import Average, WarmedUp
+from genbench.harness.optimizers import Constant
+from genbench.harness.phases import Computation, NotFinite, Plan, Recipe
+from genbench.harness.progress import Progress
+from genbench.harness.stopping import Stopper
+from genbench.harness.tracking import Tracker
+from genbench.harness.trainer import Pace, Periodic, Trainer
+
+BATCH = 8
+
+
+class Small(Generator):
+    """Two networks, dropout, batch statistics and random losses: everything that resume must get right."""
+
+    image_shape = (1, 2, 2)
+
+    def __init__(self, breaks_at: int | None = None) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 4))
+        self.second = nn.Linear(4, 1)
+        self.breaks_at = breaks_at
+
+    def phases(self):
+        return [
+            Phase("second", self.second, self._second, repeats=2),
+            Phase("first", self.first, self._first),
+        ]
+
+    def _first(self, batch: Batch, step: Step) -> Losses:
+        noise = torch.randn(len(batch.images), 4)
+        loss = self.second(self.first(noise)).mean() + self.first(batch.images.flatten(1)).square().mean()
+        return Losses(loss * (float("nan") if step.index == self.breaks_at else 1.0))
+
+    def _second(self, batch: Batch, step: Step) -> Losses:
+        fake = self.second(self.first(torch.randn(len(batch.images), 4)))
+        return Losses((fake - self.second(batch.images.flatten(1))).square().mean())
+
+
+def batches(number: int) -> Batch:
+    generator = torch.Generator().manual_seed(number)
+    return Batch(torch.randn(BATCH, 1, 2, 2, generator=generator), None, torch.arange(BATCH))
+
+
+def trainer(folder, steps: int, every: int | None = None, optimizer=torch.optim.Adam, **model) -> Trainer:
+    torch.manual_seed(0)
+    generator = Small(**model)
+    recipe = lambda phase: Recipe(partial(optimizer), 1e-2, Constant(warmup=5), clip=1.0)
+    plan = Plan(generator, recipe, Computation(torch.device("cpu"), None, 1, 7, Ranks()))
+    return Trainer(
+        generator,
+        plan,
+        batches,
+        BATCH,
+        Average(generator, WarmedUp(0.99)),
+        Checkpoints(folder),
+        Tracker.silent(),
+        Pace(steps, log_every=3, checkpoint_every=every),
+    )
+
+
+def run(subject: Trainer, stopper: Stopper | None = None, periodic=()):
+    with Progress(None, "test", visible=False) as progress:
+        return subject.run(stopper or Stopper(), list(periodic), progress)
+
+
+def everything(subject: Trainer):
+    """All tensors of the state by a readable name, and the numbers beside them."""
+    flat = {}
+
+    def walk(name, value):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{name}.{key}", inner)
+        elif isinstance(value, list | tuple):
+            for key, inner in enumerate(value):
+                walk(f"{name}.{key}", inner)
+        else:
+            flat[name] = value
+
+    walk("state", {key: value for key, value in subject.state().items() if key != "wall_seconds"})
+    return flat
+
+
+def assert_same(left: Trainer, right: Trainer) -> None:
+    a, b = everything(left), everything(right)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        same = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]
+        assert same, name
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("middle", [1, 4, 7])
+def test_k_plus_k_steps_equal_2k_steps_bit_for_bit(tmp_path, optimizer, middle):
+    whole = trainer(tmp_path / "whole", 10, optimizer=optimizer)
+    run(whole)
+    first = trainer(tmp_path / "parts", middle, optimizer=optimizer)
+    run(first)
+    second = trainer(tmp_path / "parts", 10, optimizer=optimizer)
+    torch.manual_seed(12345)  # the global generators' state must not matter
+    assert second.resume()
+    assert second.step == middle
+    run(second)
+    assert_same(whole, second)
+
+
+def test_our_own_optimizers_resume_too(tmp_path):
+    from genbench.harness.optimizers import AdaFactor, AdaX
+
+    for optimizer in (AdaFactor, AdaX):
+        folder = tmp_path / optimizer.__name__
+        whole = trainer(folder / "whole", 8, optimizer=optimizer)
+        run(whole)
+        run(trainer(folder / "parts", 3, optimizer=optimizer))
+        second = trainer(folder / "parts", 8, optimizer=optimizer)
+        second.resume()
+        run(second)
+        assert_same(whole, second)
+
+
+def test_a_budget_ends_with_a_checkpoint_of_where_it_stands(tmp_path):
+    subject = trainer(tmp_path, 10_000)
+    outcome = run(subject, Stopper(deadline=time.monotonic() + 0.5))
+    assert outcome.stopped == "budget"
+    assert 0 < outcome.steps < 10_000
+    assert subject.checkpoints.latest().step == outcome.steps
+
+
+def test_sigterm_ends_with_a_checkpoint_and_resumes_exactly(tmp_path):
+    subject = trainer(tmp_path / "a", 12)
+    stopper = Stopper()
+    stopper.listen()
+    try:
+        outcome = run(subject, stopper, [Periodic(5, lambda step: signal.raise_signal(signal.SIGTERM))])
+    finally:
+        stopper.deafen()
+    assert (outcome.steps, outcome.stopped) == (5, "signal")
+    resumed = trainer(tmp_path / "a", 12)
+    assert resumed.resume()
+    run(resumed)
+    whole = trainer(tmp_path / "b", 12)
+    run(whole)
+    assert_same(whole, resumed)
+
+
+def test_a_loss_that_is_not_finite_leaves_a_checkpoint_and_names_phase_and_step(tmp_path):
+    subject = trainer(tmp_path, 10, every=2, breaks_at=5)
+    with pytest.raises(NotFinite, match=r"phase 'first' is not finite at step 5 .*diverged"):
+        run(subject)
+    assert Checkpoints(tmp_path / "diverged").latest().step == 5
+    newest = subject.checkpoints.latest()
+    assert newest.step == 4
+    state = subject.checkpoints.load(newest)
+    assert all(torch.isfinite(value).all() for value in state["generator"].values())
+
+
+def test_checkpoints_come_as_often_as_asked_and_keep_the_best(tmp_path):
+    scores = {2: 5.0, 4: 1.0, 6: 3.0, 8: 4.0}
+    subject = trainer(tmp_path, 9, every=1)
+    run(subject, periodic=[Periodic(2, scores.get)])
+    assert subject.checkpoints.best().step == 4
+    assert subject.checkpoints.latest().step == 9
+
+
+def test_images_seen_counts_every_phase_and_repeat(tmp_path):
+    subject = trainer(tmp_path, 4)
+    run(subject)
+    assert subject.images_seen == 4 * 3 * BATCH
+
+
+def test_training_time_accumulates_over_sittings(tmp_path):
+    first = trainer(tmp_path, 3)
+    run(first, periodic=[Periodic(1, lambda step: time.sleep(0.05))])
+    second = trainer(tmp_path, 4)
+    second.resume()
+    assert second.clock.seconds >= 0.1
+    before = second.clock.seconds
+    time.sleep(0.05)
+    assert second.clock.seconds == before

@@ -1,0 +1,263 @@
+"""Whole runs from the command line: record, resume, refusals, evaluation, ranks. Tiny, and on real digits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from genbench import cli
+from genbench.leaderboard.record import Result
+
+SMALL = [
+    "logger=none",
+    "device=cpu",
+    "trainer.steps=6",
+    "trainer.batch_size=8",
+    "trainer.log_every=2",
+    "network.channels=8",
+    "sampler.steps=3",
+    "metrics.n_samples=24",
+]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+@dataclass
+class Finished:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def genbench(*arguments: str, check: bool = True, ranks: int = 1) -> Finished:
+    """What the command line does and says; in this process, which saves importing torch each time."""
+    finished = _in_process(arguments) if ranks == 1 else _launched(arguments, ranks)
+    if check:
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
+
+
+def _in_process(arguments: Sequence[str]) -> Finished:
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    typed, sys.argv = sys.argv, ["genbench", *arguments]
+    GlobalHydra.instance().clear()
+    cli._sweep.failures.clear()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.argv = typed
+    return Finished(status, out.getvalue(), err.getvalue())
+
+
+def _launched(arguments: Sequence[str], ranks: int) -> Finished:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}"]
+    launcher += ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "genbench"]
+    finished = subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment())
+    return Finished(finished.returncode, finished.stdout, finished.stderr)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    genbench(*SMALL, f"run_dir={folder}")
+    return folder
+
+
+def test_a_run_leaves_everything_behind(trained):
+    for name in ("config.yaml", "metrics.jsonl", "result.json", "samples/grid.png", "samples/samples.npz"):
+        assert (trained / name).is_file(), name
+    images = np.load(trained / "samples" / "samples.npz", allow_pickle=False)["images"]
+    assert (images.shape, images.dtype) == ((24, 8, 8, 1), np.uint8)
+
+
+def test_the_record_states_what_happened(trained):
+    result = Result.read(trained / "result.json")
+    assert result.training.steps == 6
+    assert result.training.images_seen == 48
+    assert (result.sampling.nfe_mean, result.sampling.nfe_max) == (3.0, 3)
+    assert [metric.name for metric in result.metrics] == ["fd_digits@24", "is_digits@24"]
+    assert result.weights == "ema"
+    assert result.dataset.sha256 == "cdad37e439b27e8b653dce6cc46bdad98fded8fa34344dcdf74c3c659e2c39eb"
+    steps = [json.loads(line)["step"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 6, 6]
+
+
+def test_the_same_command_again_has_nothing_to_do(trained):
+    before = (trained / "result.json").read_bytes()
+    assert "nothing is left to do" in genbench(*SMALL, f"run_dir={trained}").stdout
+    assert (trained / "result.json").read_bytes() == before
+
+
+def test_another_configuration_is_refused_with_the_difference(trained):
+    refused = genbench(*SMALL, f"run_dir={trained}", "optim.lr=0.5", check=False)
+    assert refused.returncode == 2
+    assert "optim.lr: 0.001 -> 0.5" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_steps_may_grow_and_equal_one_long_run(trained, tmp_path):
+    continued = tmp_path / "continued"
+    shutil.copytree(trained, continued)
+    longer = [argument for argument in SMALL if "steps=6" not in argument] + ["trainer.steps=9"]
+    genbench(*longer, f"run_dir={continued}")
+    genbench(*longer, f"run_dir={tmp_path / 'whole'}")
+    images = [
+        np.load(folder / "samples" / "samples.npz")["images"] for folder in (continued, tmp_path / "whole")
+    ]
+    assert np.array_equal(*images)
+    values = [Result.read(folder / "result.json").metrics for folder in (continued, tmp_path / "whole")]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_images_do_not_depend_on_the_sampling_batch(trained, batch_size):
+    """The default batch holds all 24; the same images come out of batches of 1 and 7, within a grey level."""
+    finished = genbench("task=evaluate", f"run_dir={trained}", f"sampler.batch_size={batch_size}")
+    folder = Path(finished.stdout.split("record")[1].strip()).parent
+    images = np.load(folder / "samples" / "samples.npz")["images"].astype(int)
+    expected = np.load(trained / "samples" / "samples.npz")["images"].astype(int)
+    assert np.abs(images - expected).max() <= 1
+    found, first = (Result.read(path / "result.json").metrics[0].value for path in (folder, trained))
+    assert found == pytest.approx(first, rel=0.02)
+
+
+def test_images_and_scores_do_not_depend_on_the_number_of_ranks(trained):
+    finished = genbench("task=evaluate", f"run_dir={trained}", "sampler.batch_size=5", ranks=2)
+    folder = Path(finished.stdout.split("record")[1].strip()).parent
+    images = np.load(folder / "samples" / "samples.npz")["images"].astype(int)
+    expected = np.load(trained / "samples" / "samples.npz")["images"].astype(int)
+    assert np.abs(images - expected).max() <= 1
+
+
+def test_two_ranks_train_as_one(tmp_path):
+    """Without dropout or noise drawn per rank this would be exact; here the losses must be close and finite."""
+    genbench(*SMALL, f"run_dir={tmp_path / 'two'}", ranks=2)
+    result = Result.read(tmp_path / "two" / "result.json")
+    assert result.training.world_size == 2
+    assert result.training.images_seen == 48
+    rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 6]
+
+
+def test_another_sampler_scores_the_same_weights(trained):
+    finished = genbench(
+        "task=evaluate", f"run_dir={trained}", "sampler=ancestral", "sampler.steps=5", "variance=small"
+    )
+    record = Path(finished.stdout.split("record")[1].strip())
+    result = Result.read(record)
+    assert (result.sampling.sampler, result.sampling.nfe_mean) == ("ancestral", 5.0)
+    assert result.config["sampler"]["rule"]["eta"] == 1.0
+    assert Result.read(trained / "result.json").sampling.sampler == "ddim"
+
+
+def test_what_made_the_weights_cannot_be_changed_after(trained):
+    refused = genbench("task=evaluate", f"run_dir={trained}", "optim.lr=1", check=False)
+    assert refused.returncode == 2
+    assert "optim cannot be changed" in refused.stderr
+
+
+def test_sampled_images_are_the_runs_own(trained):
+    genbench("task=sample", f"run_dir={trained}", "n=3")
+    pixels = np.stack([np.asarray(Image.open(trained / "samples" / f"{i:06d}.png")) for i in range(3)])
+    expected = np.load(trained / "samples" / "samples.npz")["images"][:3, ..., 0]
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_scoring_an_npz_gives_the_runs_own_scores(trained):
+    finished = genbench("task=score", f"images={trained / 'samples' / 'samples.npz'}")
+    line = next(line for line in finished.stdout.splitlines() if "fd_digits@24" in line)
+    value = Result.read(trained / "result.json").metrics[0].value
+    assert float(line.split()[1]) == pytest.approx(value, rel=1e-5)
+
+
+def test_sigterm_stops_cleanly_and_the_same_command_goes_on(tmp_path):
+    folder = tmp_path / "a"
+    command = [*SMALL, f"run_dir={folder}", "trainer.steps=4000", "trainer.log_every=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genbench", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "goes on from there" in output
+    stopped = int(output.split("at step ")[1].split(";")[0].replace(",", ""))
+    rest = [argument for argument in command if "trainer.steps" not in argument]
+    finished = genbench(*rest, f"trainer.steps={stopped + 2}", check=False)
+    assert "trainer.steps may grow but not shrink" in finished.stderr
+
+
+def test_a_budget_ends_with_a_scored_run(tmp_path):
+    folder = tmp_path / "a"
+    genbench(*SMALL, f"run_dir={folder}", "trainer.steps=1000000", "budget=8s")
+    result = Result.read(folder / "result.json")
+    assert result.training.stopped == "budget"
+    assert 0 < result.training.steps < 1_000_000
+
+
+def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
+    finished = genbench(
+        "-m", *SMALL, "seed=0,1", "optim.lr=1e-3,1e30", f"hydra.sweep.dir={tmp_path}", check=False
+    )
+    assert finished.returncode == 1
+    assert "2 of the jobs failed" in finished.stderr
+    assert finished.stdout.count("record") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["task=nonsense"], "task=nonsense is not a task"),
+        (["sampler=decode"], "Samplers that fit: ancestral, ddim"),
+        (["device=tpu7"], "device=tpu7"),
+        (["sampler.guidance=2"], "conditional"),
+        (["budget=soon"], "soon"),
+        (["metrics=inception", "metrics.weights=/nonexistent.pth"], "nonexistent.pth"),
+        (["dataset=folder", "dataset.path=/nonexistent"], "nonexistent"),
+        (["dataset=cifar10", "data_root=/nonexistent"], "cifar10"),
+        (["trainer.precision=fp8"], "fp32 or bf16"),
+        (["task=evaluate", "run_dir=/nonexistent"], "holds no run"),
+        (["task=score", "images=/nonexistent"], "does not exist"),
+        (["model=nonsense"], "nonsense"),
+        (["trainer.stpes=5"], "stpes"),
+    ],
+)
+def test_mistakes_are_answered_with_what_to_do(tmp_path, arguments, said):
+    base = [] if "run_dir=/nonexistent" in arguments else [f"run_dir={tmp_path / 'a'}"]
+    finished = genbench("logger=none", "device=cpu", *base, *arguments, check=False)
+    assert finished.returncode != 0
+    assert said in finished.stderr + finished.stdout
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "a" / "checkpoints").exists() or not list(
+        (tmp_path / "a" / "checkpoints").iterdir()
+    )

@@ -1,0 +1,107 @@
+"""The configuration groups: every choice composes, builds, and is what its paper says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genbench.configuration import conf_dir
+from genbench.harness.assembly import Assembly, parameter_count
+from genbench.harness.distributed import Ranks
+from genbench.help import choices
+
+CPU = torch.device("cpu")
+
+
+def assembly(config) -> Assembly:
+    return Assembly(config, CPU, Ranks())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "least", "most"),
+    [
+        (("dataset=cifar10",), 35_746_307, 35_746_307),
+        (("dataset=cifar10", "recipe=none", "network=unet_small"), 6_472_195, 6_472_195),
+        (("experiment=cifar10/ddpm-short",), 6_000_000, 7_000_000),
+        (("dataset=celeba",), 70_000_000, 85_000_000),
+        (("dataset=digits",), 500_000, 1_100_000),
+        (("dataset=fashion_mnist",), 1_000_000, 2_000_000),
+        (("dataset=mnist",), 1_000_000, 2_000_000),
+    ],
+)
+def test_ddpm_has_the_size_its_recipe_states(compose, overrides, least, most):
+    generator = assembly(compose("model=ddpm", *overrides)).generator()
+    assert least <= parameter_count(generator) <= most
+
+
+def test_the_reference_recipe_is_the_papers(compose):
+    """Ho et al. 2020, appendix B."""
+    config = compose("model=ddpm", "dataset=cifar10")
+    assert config["trainer"]["steps"] == 800_000
+    assert config["trainer"]["batch_size"] == 128
+    assert config["optim"]["lr"] == 2e-4
+    assert config["optim"]["warmup"] == 5000
+    assert config["optim"]["clip"] == 1.0
+    assert config["ema"]["value"] == 0.9999
+    assert config["dataset"]["flip"] is True
+    network = config["model"]["network"]
+    assert (network["channels"], network["multipliers"], network["blocks"]) == (128, [1, 2, 2, 2], 2)
+    assert (network["attention"], network["heads"], network["dropout"]) == ([16], 1, 0.1)
+    assert config["sampler"]["name"] == "ancestral"
+    assert config["sampler"]["steps"] == 1000
+    assert config["metrics"]["n_samples"] == 50_000
+
+
+def test_digits_are_sampled_by_ddim_in_fifty_steps_unless_told_otherwise(compose):
+    sampler = compose()["sampler"]
+    assert (sampler["name"], sampler["steps"], sampler["rule"]["eta"]) == ("ddim", 50, 0.0)
+    chosen = compose("sampler=ancestral")["sampler"]
+    assert (chosen["name"], chosen["steps"]) == ("ancestral", 1000)
+
+
+@pytest.mark.parametrize(
+    "group", ["sampler", "schedule", "parameterisation", "grid", "variance", "ema", "logger"]
+)
+def test_every_choice_composes_and_builds(compose, group):
+    for name in choices(conf_dir())[group]:
+        config = compose(f"{group}={name}")
+        built = assembly(config)
+        built.sampler()
+        built.average(built.generator())
+        assert "schedule" not in config  # parts are shown where they are used, not twice
+
+
+@pytest.mark.parametrize("optim", ["adam", "adamw", "adafactor", "adax"])
+def test_every_optimizer_takes_a_step(compose, optim):
+    built = assembly(compose(f"optim={optim}"))
+    generator = built.generator()
+    plan = built.plan(generator)
+    from genbench.contracts import Step
+
+    before = [p.detach().clone() for p in generator.parameters()]
+    for step in range(2):
+        plan.run(Step(step, 2), iter([built.batches()(step)]))
+    changed = [not torch.equal(a, b) for a, b in zip(before, generator.parameters(), strict=True)]
+    # Layers behind a zero-initialised one learn only once that has moved; the rest must have moved.
+    assert sum(changed) > len(changed) / 4
+    assert all(torch.isfinite(p).all() for p in generator.parameters())
+
+
+def test_a_conditional_model_has_the_data_sets_classes(compose):
+    assert compose("conditional=true")["model"]["classes"] == 10
+    assert compose()["model"]["classes"] == 0
+
+
+def test_weights_depend_on_the_seed_alone(compose):
+    one, same, other = (assembly(compose(f"seed={seed}")).generator() for seed in (0, 0, 1))
+    pairs = lambda a, b: zip(a.parameters(), b.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs(one, same))
+    assert not all(torch.equal(p, q) for p, q in pairs(one, other))
+
+
+@pytest.mark.parametrize("name", sorted(set(choices(conf_dir())["experiment"]) - {"none"}))
+def test_every_experiment_composes(compose, name):
+    config = compose(f"experiment={name}")
+    dataset, model = name.split("/")
+    assert config["dataset"]["name"] == dataset
+    assert model.startswith(config["model"]["name"])
