@@ -78,7 +78,7 @@ def recall(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
 
 
 def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
-    """For `task=evaluate run_dir=X`: what was typed when run X was started. Else what the task implies."""
+    """For `task=evaluate run_dir=X`: what was typed when X was started; else what the task implies."""
     values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if values.get("task") in IMPLIED and "model" not in values:
         return [IMPLIED[values["task"]]]
@@ -93,7 +93,7 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def sections(config: dict[str, Any], groups: Iterable[str]) -> dict[str, Any]:
-    """`config` without the groups that were composed only to be used inside others (schedule, network, ...)."""
+    """`config` without the groups composed only to be used inside others (schedule, network, ...)."""
     parts = {group.split("@")[0].split("/")[0] for group in groups} - SECTIONS
     return {key: value for key, value in config.items() if key not in parts}
 

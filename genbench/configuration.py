@@ -34,6 +34,7 @@ CARRIED_OUT = frozenset(
         "budget",
         "checkpoint",
         "hydra",
+        "speed",  # what task=speed times
         "n",  # how many images task=sample writes
         "images",  # where task=score finds its images
         "dataset.title",

@@ -191,7 +191,7 @@ class Rule(Protocol):
         """
 
 
-class Corruption(nn.Module, ABC):
+class Corruption(ABC):
     """How an image is destroyed over time. Times are float64 tensors of shape [] or [B] in [0, 1]."""
 
     invertible_in_noise: bool
@@ -239,11 +239,12 @@ class Sampler(ABC):
 
     needs: ClassVar[type]
 
-    def check(self, model: Generator) -> None:
+    def check(self, model: Any) -> None:
         """Raises UserError, saying why, where this sampler cannot drive `model`. Called before training."""
+        return None
 
     def evaluations(self) -> int | None:
-        """Network evaluations an image will take, where that is known in advance; for estimates of time only."""
+        """Network evaluations an image will take, where known in advance; for estimates of time only."""
         return None
 
     def fit(self, model: Generator, batches: Iterable[Batch], randomness: Randomness) -> Fitted:

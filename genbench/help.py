@@ -1,4 +1,4 @@
-"""`python -m genbench --help`, from the files of conf/ themselves; answers without Hydra and without torch."""
+"""`python -m genbench --help`, from the files of conf/ themselves; answers without torch."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_the_reference_recipe_is_the_papers(compose):
     assert config["optim"]["lr"] == 2e-4
     assert config["optim"]["warmup"] == 5000
     assert config["optim"]["clip"] == 1.0
-    assert config["ema"]["value"] == 0.9999
+    assert config["trainer"]["ema_decay"] == 0.9999
     assert config["dataset"]["flip"] is True
     network = config["model"]["network"]
     assert (network["channels"], network["multipliers"], network["blocks"]) == (128, [1, 2, 2, 2], 2)

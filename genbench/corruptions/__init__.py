@@ -1,1 +1,1 @@
-"""Corruptions: how an image is destroyed over time, and the laws that undo one step given an estimate of it."""
+"""Corruptions: how an image is destroyed over time, and the laws that undo a step given an estimate."""

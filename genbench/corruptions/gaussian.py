@@ -45,7 +45,6 @@ class Gaussian(Corruption):
     invertible_in_noise = True
 
     def __init__(self, schedule: Schedule) -> None:
-        super().__init__()
         self.schedule = schedule
         self.steps = schedule.steps
 

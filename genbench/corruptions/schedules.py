@@ -13,10 +13,10 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
-class Schedule(nn.Module, ABC):
+class Schedule(ABC):
     """Signal and noise levels over time, and what a network is told about a time."""
 
     steps: int | None
@@ -53,25 +53,31 @@ class DiscreteVP(Schedule):
     interpolated linearly, which is what continuous-time solvers need of a model trained at discrete times.
     """
 
-    log_alphas: Tensor
+    steps: int
 
     def __init__(self, betas: Tensor) -> None:
-        super().__init__()
         self.steps = len(betas)
-        log_alphas = 0.5 * torch.log1p(-betas.double()).cumsum(0)
         start = torch.zeros(1, dtype=torch.float64)
-        self.register_buffer("log_alphas", torch.cat((start, log_alphas)), persistent=False)
+        self.log_alphas = torch.cat((start, 0.5 * torch.log1p(-betas.double()).cumsum(0)))
+        """log alpha(i / T) for i = 0 ... T, float64 on the CPU."""
+        self._tables: dict[torch.device, Tensor] = {}
+
+    def _table(self, device: torch.device) -> Tensor:
+        """`log_alphas` on a device, copied there once."""
+        if device not in self._tables:
+            self._tables[device] = self.log_alphas.to(device)
+        return self._tables[device]
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        position = (t.double() * self.steps).to(self.log_alphas.device)
+        table = self._table(t.device)
+        position = t.double() * self.steps
         # i / T * T may miss i by a rounding; grid times must read the table exactly.
         nearest = position.round()
         position = torch.where((position - nearest).abs() < 1e-9, nearest, position)
-        below = position.floor().long().clamp(0, self.log_alphas.numel() - 2)
+        below = position.floor().long().clamp(0, self.steps - 1)
         fraction = position - below
-        lower, upper = self.log_alphas[below], self.log_alphas[below + 1]
         # The two-sided form returns the table's own entry at fraction 0 and at fraction 1.
-        return (lower * (1 - fraction) + upper * fraction).to(t.device)
+        return table[below] * (1 - fraction) + table[below + 1] * fraction
 
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
@@ -81,8 +87,7 @@ class DiscreteVP(Schedule):
         return (t.double() * self.steps - 1).float()
 
     def draw_times(self, count: int, device: torch.device) -> Tensor:
-        steps = self.log_alphas.numel() - 1
-        return torch.randint(1, steps + 1, (count,), device=device).double() / steps
+        return torch.randint(1, self.steps + 1, (count,), device=device).double() / self.steps
 
 
 class Linear(DiscreteVP):

@@ -33,9 +33,8 @@ def _from_npz(path: Path, channels: int, resolution: int) -> Tensor:
         with np.load(path, allow_pickle=False) as arrays:
             name = next((name for name in ARRAY_NAMES if name in arrays.files), None)
             if name is None:
-                raise UserError(
-                    f"{path} has no array named {', '.join(ARRAY_NAMES)}; it has {', '.join(arrays.files) or 'none'}."
-                )
+                found = ", ".join(arrays.files) or "none"
+                raise UserError(f"{path} has no array named {', '.join(ARRAY_NAMES)}; it has {found}.")
             pixels = arrays[name]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as an npz: {error}") from error

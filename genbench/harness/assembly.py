@@ -20,6 +20,25 @@ from genbench.harness.seeding import seed_torch
 DESCRIPTIVE = ("name", "family", "title", "batch_size")
 """Keys of `model` and `sampler` that describe; everything else is an argument of their `_target_`."""
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+"""Names of `trainer.precision` and the type that losses are autocast to."""
+
+
+def settle_precision(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """`config` with `trainer.precision=auto` replaced by what the device is fast in.
+
+    The choice is written into the configuration before the run starts, since it is part of what determines
+    the result. Raises UserError for an unknown precision.
+    """
+    precision = config["trainer"]["precision"]
+    if precision == "auto":
+        onednn = torch.backends.mkldnn.is_available()
+        quick = device.type == "cuda" or (onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        precision = "bf16" if quick else "fp32"
+    if precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={precision}: type auto, {' or '.join(PRECISIONS)}.")
+    return {**config, "trainer": {**config["trainer"], "precision": precision}}
+
 
 class Assembly:
     """The parts of a run, built on demand from its resolved configuration."""
@@ -63,8 +82,8 @@ class Assembly:
         generator = _build(self.config["model"], "model")
         if not isinstance(generator, Generator):
             raise UserError(
-                f"model._target_={self.config['model']['_target_']} made a {type(generator).__name__}, which is "
-                "not a genbench.contracts.Generator. Derive it from that class."
+                f"model._target_={self.config['model']['_target_']} made a {type(generator).__name__}, "
+                "which is not a genbench.contracts.Generator. Derive it from that class."
             )
         return generator.to(self.device)
 
@@ -96,12 +115,9 @@ class Assembly:
     def plan(self, generator: Generator) -> Plan:
         """The generator's phases with their optimizers."""
         trainer = self.config["trainer"]
-        precisions = {"fp32": None, "bf16": torch.bfloat16}
-        if trainer["precision"] not in precisions:
-            raise UserError(f"trainer.precision={trainer['precision']}: type fp32 or bf16.")
         computation = Computation(
             device=self.device,
-            autocast=precisions[trainer["precision"]],
+            autocast=PRECISIONS[trainer["precision"]],
             accumulate=trainer["accumulate"],
             seed=self.config["seed"],
             ranks=self.ranks,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -102,10 +104,8 @@ def _seconds_an_image(
     labels = (
         torch.zeros(batch_size, dtype=torch.int64, device=device) if getattr(trial, "classes", 0) else None
     )
-    try:
+    with suppress(_Enough):
         sampler(stopwatch, Keys(torch.arange(batch_size, device=device), 0), labels, {})
-    except _Enough:
-        pass
     moments = [*stopwatch.moments, _now()] if len(stopwatch.moments) <= limit else stopwatch.moments
-    spans = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    spans = [after - before for before, after in pairwise(moments)]
     return evaluations * min(spans) / batch_size

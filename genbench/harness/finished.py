@@ -1,10 +1,10 @@
-"""A finished (or interrupted) run brought back: its configuration with new choices laid over it, its weights."""
+"""A run brought back: its configuration with new choices laid over it, and its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from genbench.contracts import Generator, UserError
 from genbench.harness.assembly import Assembly
@@ -60,10 +60,9 @@ def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, T
         state = checkpoints.load(newest, assembly.device)
     generator = assembly.generator()
     average = assembly.average(generator)
-    averaged = average is not None and state["average"] is not None
-    if averaged:
+    if average is not None:
         average.load_state_dict(state["average"])
-        generator = average.module
+        generator = cast(Generator, average.module)
     else:
         generator.load_state_dict(state["generator"])
     trained = Trained(
@@ -71,7 +70,7 @@ def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, T
         images_seen=state["images_seen"],
         wall_seconds=state["wall_seconds"],
         complete=state["step"] >= config["trainer"]["steps"],
-        averaged=averaged,
+        averaged=average is not None,
         world=state["world"],
     )
     return generator.eval(), trained

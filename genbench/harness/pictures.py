@@ -15,7 +15,7 @@ SMALLEST_TILE = 32
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
     """A picture of uint8 images [N, C, H, W] (C is 1 or 3) in rows of `columns`, about square by default."""
-    count, channels, height, width = images.shape
+    count, _, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     scale = max(1, math.ceil(SMALLEST_TILE / max(height, width)))

@@ -56,8 +56,8 @@ def check_disk(folder: Path, model: Generator, config: Mapping[str, Any]) -> str
     needed, free = numbers + images, shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder} has {_gigabytes(free)} free, and this run may need {_gigabytes(needed)} for checkpoints "
-            "and samples. Free some, give another run_dir, or type trainer.keep=1."
+            f"{folder} has {_gigabytes(free)} free, and this run may need {_gigabytes(needed)} for "
+            "checkpoints and samples. Free some, give another run_dir, or type trainer.keep=1."
         )
     return f"{_gigabytes(needed)} at most, {_gigabytes(free)} free"
 

@@ -39,8 +39,8 @@ class RunDirectory:
         """The resolved configuration of the run that lives here; UserError where none does."""
         if not self.started:
             raise UserError(
-                f"{self.path} holds no run (no config.yaml). Give the run_dir=PATH of a run, or start one with "
-                f"python -m genbench run_dir={self.path}."
+                f"{self.path} holds no run (no config.yaml). Give the run_dir=PATH of a run, or start one "
+                f"with python -m genbench run_dir={self.path}."
             )
         config = OmegaConf.to_container(OmegaConf.load(self.config_file))
         if not isinstance(config, dict):
@@ -58,8 +58,8 @@ class RunDirectory:
             refuse_resume(self.config(), config, grows)
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(
-                f"run_dir={self.path} has files in it but holds no run (no config.yaml). Choose an empty or new "
-                "folder."
+                f"run_dir={self.path} has files in it but holds no run (no config.yaml). Choose an empty or "
+                "new folder."
             )
         try:
             for folder in (self.path, self.checkpoints, self.samples):

@@ -62,7 +62,7 @@ class Scoring:
         ]
 
     def evaluate(self, chunks: Iterable[tuple[Tensor, Tensor]], n_samples: int) -> list[MetricValue]:
-        """Every metric of images given as (uint8 [B, C, H, W], index int64 [B]), this rank's share of them."""
+        """Every metric of this rank's images, given as (uint8 [B, C, H, W], index int64 [B])."""
         evaluations = [
             Evaluation(extractor, reference, n_samples)
             for extractor, reference in zip(self.extractors, self._references, strict=True)
@@ -140,7 +140,7 @@ def to_record(value: MetricValue) -> Metric:
         reference_sha256=value.reference_sha256,
         quantiser=value.quantiser,
         resize=value.resize,
-        better=value.better,
+        better="lower" if value.better == "lower" else "higher",
     )
 
 

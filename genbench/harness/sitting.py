@@ -1,4 +1,4 @@
-"""One sitting of a run that trains: claim the directory, resume, train within the budget, speak to the user."""
+"""One sitting of a run that trains: claim the directory, resume, train within the budget, report."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ class Sitting:
             for network in trainer.generator.children():
                 network.compile()
             return None if self.budget is None else self.began + self.budget
-        # Ranks time themselves alone: how many steps they try depends on the clock, so none may wait for another.
+        # Ranks time themselves alone: how many steps they try depends on the clock, so none may
+        # wait for another.
         alone = Assembly(config, self.assembly.device, Ranks())
         durations = measure(
             trainer.generator,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -104,7 +104,7 @@ class Trainer:
     @property
     def sampling_model(self) -> Generator:
         """What samples are drawn from: the averaged weights where there are any, in evaluation mode."""
-        return self.average.module if self.average is not None else self.generator
+        return self.generator if self.average is None else cast(Generator, self.average.module)
 
     # ------------------------------------------------------------------------------------------- state
 
@@ -130,13 +130,13 @@ class Trainer:
         self.plan.load_state_dict(state["optimizers"])
 
     def resume(self) -> bool:
-        """Loads the newest readable checkpoint; False where there is none."""
+        """Loads the newest readable checkpoint, and drops what was logged after it; False where there is none."""
         newest = self.checkpoints.latest()
-        if newest is None:
-            return False
-        self.load(self.checkpoints.load(newest, self.plan.computation.device))
+        if newest is not None:
+            # On the CPU: load_state_dict puts each tensor where its owner wants it (Adam's step counters stay).
+            self.load(self.checkpoints.load(newest))
         self.tracker.resume(self.step)
-        return True
+        return newest is not None
 
     def save(self, score: float | None = None) -> None:
         """Writes a checkpoint, on the leading rank."""

@@ -14,6 +14,7 @@ them little.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +36,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvNorm(width, width)
         self.second = ConvNorm(width, width)
-        nn.init.zeros_(self.second[1].weight)
+        nn.init.zeros_(cast(nn.BatchNorm2d, self.second[1]).weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(F.relu(self.first(x))))

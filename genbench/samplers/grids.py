@@ -32,7 +32,7 @@ def _check(steps: int, total: int | None) -> None:
         raise UserError(f"sampler.steps={steps}: at least 1 step is needed.")
     if total is not None and steps > total:
         raise UserError(
-            f"sampler.steps={steps}, but the model knows {total} times. Choose sampler.steps={total} or fewer."
+            f"sampler.steps={steps}, but the model knows {total} times. Type sampler.steps={total} or fewer."
         )
 
 

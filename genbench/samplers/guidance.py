@@ -8,11 +8,12 @@ same weights apply to x0.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genbench.contracts import ClassConditional, Generator, Posterior, UserError
+from genbench.contracts import ClassConditional, Posterior, UserError
 from genbench.samplers.counting import Counted
 
 
@@ -26,7 +27,7 @@ class Estimate:
     clip: bool = True
     guidance: float = 0.0
 
-    def check(self, model: Generator) -> None:
+    def check(self, model: Any) -> None:
         """Raises UserError where guidance is asked of a model without classes."""
         if self.guidance and not (isinstance(model, ClassConditional) and model.classes):
             raise UserError(

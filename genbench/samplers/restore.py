@@ -9,10 +9,11 @@ DDIM. When x0_hat has been clipped, the noise is re-derived from the clipped est
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
-from genbench.contracts import Denoises, Fitted, Generator, Rule, Sampler, Samples, UserError
+from genbench.contracts import Denoises, Fitted, Rule, Sampler, Samples, UserError
 from genbench.ops.random import Randomness
 from genbench.samplers.counting import Counted
 from genbench.samplers.grids import Grid
@@ -33,7 +34,7 @@ class Restore(Sampler):
         self.rule = rule
         self.estimate = Estimate(clip, guidance)
 
-    def check(self, model: Generator) -> None:
+    def check(self, model: Any) -> None:
         corruption = model.corruption
         if self.rule.keeps_noise and not corruption.invertible_in_noise:
             raise UserError(

@@ -1,13 +1,13 @@
-"""task=extractor: train a small classifier on a data set and export it as a feature extractor with its card."""
+"""task=extractor: train a small classifier and export it as a data set's feature extractor, with its card."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from genbench.cli import Typed
 from genbench.contracts import UserError
 from genbench.generators.classifier import Classifier
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.rundir import default_run_dir
 from genbench.harness.sitting import Sitting
@@ -17,7 +17,8 @@ from genbench.metrics.training import export
 def run(config: dict[str, Any], typed: Typed) -> float | None:
     """Trains and exports to <run_dir>/extractor; returns the error on the test split."""
     device = resolve_device(config["device"])
-    config = {**config, "run_dir": str(config["run_dir"] or default_run_dir(config, typed.job))}
+    config = settle_precision(config, device)
+    config["run_dir"] = str(config["run_dir"] or default_run_dir(config, typed.job))
     assembly = Assembly(config, device, Ranks())
     sitting = Sitting(config, typed.overrides, assembly)
     sitting.claim()
@@ -32,7 +33,7 @@ def run(config: dict[str, Any], typed: Typed) -> float | None:
     shown = [o for o in typed.overrides if not o.startswith(("run_dir=", "logger=", "device=", "data_root="))]
     folder = sitting.directory.path / "extractor"
     card = export(
-        trainer.sampling_model,
+        cast(Classifier, trainer.sampling_model),
         assembly.images("train"),
         assembly.images("test"),
         folder,

@@ -8,7 +8,7 @@ from genbench.cli import Typed
 from genbench.configuration import config_hash
 from genbench.contracts import Sampler
 from genbench.harness import preflight
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.fitting import fit
 from genbench.harness.pictures import save_grid
@@ -29,7 +29,7 @@ def run(config: dict[str, Any], typed: Typed) -> float | None:
     ranks = Ranks.initialise(device)
     try:
         folder = ranks.broadcast_text(str(config["run_dir"] or default_run_dir(config, typed.job)))
-        config = {**config, "run_dir": folder}
+        config = settle_precision({**config, "run_dir": folder}, device)
         return _run(Sitting(config, typed.overrides, Assembly(config, device, ranks)))
     finally:
         ranks.close()

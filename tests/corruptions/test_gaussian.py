@@ -74,7 +74,7 @@ def test_a_repeated_time_changes_nothing(rule):
 @pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=["linear", "cosine"])
 @pytest.mark.parametrize(("s", "t"), [(1, 2), (250, 700), (900, 1000)])
 def test_marginals_are_kept_given_the_true_x0(rule, schedule, s, t):
-    """x_t ~ N(a_t x0, s_t^2) through the kernel gives x_s ~ N(a_s x0, s_s^2): condition (*) in closed form."""
+    """x_t ~ N(a_t x0, s_t^2) through the kernel gives x_s ~ N(a_s x0, s_s^2): condition (*)."""
     corruption = Gaussian(schedule)
     found = law(corruption, s, t, rule)
     on_x_t, on_x0 = found.coefficients

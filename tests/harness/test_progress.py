@@ -58,7 +58,7 @@ def test_the_rate_of_a_resumed_run_counts_only_its_own_steps():
     ]
 
 
-def test_a_slow_first_step_is_forgotten():
+def test_a_slow_first_step_is_forgotten_until_the_last_line():
     stream, clock = io.StringIO(), Clock()
     progress = Progress(100_000, "t", stream=stream, clock=clock, interval=10.0)
     clock.now += 600.0  # compilation
@@ -67,6 +67,10 @@ def test_a_slow_first_step_is_forgotten():
         clock.now += 1.0
         progress.update(10)
     assert "  10 step/s  " in stream.getvalue().splitlines()[-1]
+    clock.now += 1.0
+    progress.update()
+    progress.close()
+    assert stream.getvalue().splitlines()[-1] == "t 702/100000 step  1.05 step/s  11:11 in all"
 
 
 def test_values_are_converted_only_when_a_line_is_due():

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a real run; resumed each time, it must end bit-identical to an undisturbed one.
+"""kill -9 at random moments of a real run; resumed each time, it must end as an undisturbed one does.
 
     python tests/soak/kill_runs.py --kills 20
 
@@ -88,7 +88,9 @@ def main() -> int:
             print(f"kill {kill + 1}: the newest readable checkpoint is of step {steps[-1]}", flush=True)
         subprocess.run([*COMMAND, f"run_dir={killed}"], check=True, capture_output=True)
         left, right = tensors(whole), tensors(killed)
-        different = [name for name in left.keys() | right.keys() if not _same(left.get(name), right.get(name))]
+        different = [
+            name for name in left.keys() | right.keys() if not _same(left.get(name), right.get(name))
+        ]
         if different:
             print(f"{len(different)} of {len(left)} tensors differ, such as {sorted(different)[0]}")
             return 1

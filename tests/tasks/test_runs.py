@@ -154,7 +154,7 @@ def test_images_and_scores_do_not_depend_on_the_number_of_ranks(trained):
 
 
 def test_two_ranks_train_as_one(tmp_path):
-    """Without dropout or noise drawn per rank this would be exact; here the losses must be close and finite."""
+    """The mechanics; that gradients are those of the whole batch is tests/harness/test_distributed.py's."""
     genbench(*SMALL, f"run_dir={tmp_path / 'two'}", ranks=2)
     result = Result.read(tmp_path / "two" / "result.json")
     assert result.training.world_size == 2
@@ -245,7 +245,7 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["metrics=inception", "metrics.weights=/nonexistent.pth"], "nonexistent.pth"),
         (["dataset=folder", "dataset.path=/nonexistent"], "nonexistent"),
         (["dataset=cifar10", "data_root=/nonexistent"], "cifar10"),
-        (["trainer.precision=fp8"], "fp32 or bf16"),
+        (["trainer.precision=fp8"], "auto, fp32 or bf16"),
         (["task=evaluate", "run_dir=/nonexistent"], "holds no run"),
         (["task=score", "images=/nonexistent"], "does not exist"),
         (["model=nonsense"], "nonsense"),
