@@ -130,10 +130,10 @@ class Trainer:
         self.plan.load_state_dict(state["optimizers"])
 
     def resume(self) -> bool:
-        """Loads the newest readable checkpoint, and drops what was logged after it; False where there is none."""
+        """Loads the newest readable checkpoint and drops what was logged after it; False where none is."""
         newest = self.checkpoints.latest()
         if newest is not None:
-            # On the CPU: load_state_dict puts each tensor where its owner wants it (Adam's step counters stay).
+            # To the CPU first: load_state_dict puts each tensor where its owner wants it.
             self.load(self.checkpoints.load(newest))
         self.tracker.resume(self.step)
         return newest is not None

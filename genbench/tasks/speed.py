@@ -1,7 +1,7 @@
 """task=speed: how fast the suite's parts are beside other suites', in one interleaved run on this machine.
 
 Writes <run_dir>/speed.json and prints one table of paired ratios (other / ours; above 1, ours is the faster).
-Peers are timed where they are installed (pip install 'genbench[peers]') or named: speed.peers=[module:function].
+Peers are timed where they are installed (the `peers` extra) or named: speed.peers=[module:function].
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.weight.mul_(6**0.5)
-    network.fc.weight.mul_(200)
+    network.fc.weight.mul_(30)
     path = tmp_path_factory.mktemp("weights") / "random.pth"
     torch.save(network.state_dict(), path)
     return path
@@ -288,7 +288,7 @@ def test_is_is_torch_fidelitys_on_the_same_images(random_weights: Path) -> None:
     oracle = torch_fidelity.calculate_metrics(input1=Images(a), isc=True, **oracle_settings(random_weights))
     assert mean == pytest.approx(oracle["inception_score_mean"], rel=1e-6)
     assert spread == pytest.approx(oracle["inception_score_std"], rel=1e-4)
-    assert mean > 1.01, "too close to the least possible score to tell anything"
+    assert mean > 1.005, "too close to 1, the least possible score, for this to tell anything"
 
 
 @pytest.mark.slow

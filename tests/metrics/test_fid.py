@@ -46,6 +46,21 @@ def test_commuting_covariances_have_a_closed_form() -> None:
     assert frechet_distance(one, two) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("decades", [0, 3, 6, 9, 12])
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("n", [30, 300], ids=["fewer", "more"])
+def test_spectra_of_many_decades_have_a_closed_form(n: int, aligned: bool, decades: int) -> None:
+    """Features of images decay so; the sum of roots must be right though the matrices are near singular."""
+    generator = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(100, 100, generator=generator, dtype=torch.float64))
+    a = torch.logspace(0, -decades, 100, dtype=torch.float64)
+    b = 4 * (a if aligned else a[torch.randperm(100, generator=generator)])
+    zero = torch.zeros(100, dtype=torch.float64)
+    one, two = (gaussian(zero, basis @ torch.diag(values) @ basis.T, n) for values in (a, b))
+    expected = float((a.sqrt() - b.sqrt()).square().sum())
+    assert frechet_distance(one, two) == pytest.approx(expected, rel=1e-8, abs=1e-9)
+
+
 @pytest.mark.parametrize("rank", [None, 3])
 def test_identical_statistics_are_at_distance_zero(rank: int | None) -> None:
     moments = Moments.of(features(0, 40, 64, rank))
