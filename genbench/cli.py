@@ -39,16 +39,20 @@ SECTIONS = frozenset({"dataset", "model", "sampler", "optim", "ema", "trainer", 
 
 @dataclass(frozen=True)
 class Typed:
-    """What was typed: every override, those that were typed now (not recalled from a run), and the job."""
+    """What was typed: every override, those that were typed now (not recalled from a run), and the job.
+
+    `finished` is where a task that ends with a record leaves its run directory.
+    """
 
     overrides: Sequence[str]
     now: Sequence[str]
     job: int | None
+    finished: list[Path] = field(default_factory=list)
 
 
 @dataclass
 class Sweep:
-    """The jobs of a multirun."""
+    """The jobs of a multirun: directories of those that ended with a record, and what went wrong elsewhere."""
 
     runs: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -107,7 +111,8 @@ def _run(cfg: DictConfig) -> float | None:
     if config["task"] not in TASKS:
         raise UserError(f"task={config['task']} is not a task. Tasks: {', '.join(TASKS)}.")
     task = importlib.import_module(f"genbench.tasks.{config['task']}")
-    return task.run(config, Typed(overrides, now, hydra_config.job.num if multirun else None))
+    job = hydra_config.job.num if multirun else None
+    return task.run(config, Typed(overrides, now, job, _sweep.runs))
 
 
 def _entry(cfg: DictConfig) -> Any:
@@ -130,6 +135,27 @@ def _fail(message: str, multirun: bool) -> None:
     _sweep.failures.append(f"{overrides}: {message.strip().splitlines()[-1]}")
 
 
+def summary(runs: Sequence[Path]) -> str:
+    """The training seeds of each recipe together, mean and spread, and how to make them a leaderboard row."""
+    from genbench.leaderboard.record import Result
+    from genbench.leaderboard.submission import figures
+
+    groups: dict[str, list[tuple[Path, Result]]] = {}
+    for run in runs:
+        result = Result.read(run / "result.json")
+        groups.setdefault(result.group_hash, []).append((run, result))
+    lines = []
+    for members in groups.values():
+        first = members[0][1]
+        lines.append(f"{first.model.name} on {first.dataset.name}, {len(members)} training seed(s)")
+        for metric in figures([result for _, result in members]).metrics:
+            spread = "" if metric.std is None else f" ± {metric.std:.3g}"
+            lines.append(f"  {metric.name:<22} {metric.mean:.4g}{spread}")
+        paths = " ".join(str(run) for run, _ in members)
+        lines.append(f"  as a leaderboard row: python -m genbench.leaderboard submit {paths}")
+    return "\n".join(lines)
+
+
 def register_resolvers() -> None:
     """The functions conf/ may use in ${...}: `if:condition,then,otherwise`."""
     if not OmegaConf.has_resolver("if"):
@@ -150,6 +176,8 @@ def main() -> None:
         return
     sys.argv[1:1] = _recalled
     hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
+    if len(_sweep.runs) > 1:
+        print("\n" + summary(_sweep.runs))
     if _sweep.failures:
         print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)
         for failure in _sweep.failures:

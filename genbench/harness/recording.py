@@ -6,6 +6,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,12 @@ def describe(result: Result) -> str:
     return "\n".join(lines)
 
 
+@cache
 def git_state() -> Git:
-    """The commit of the checkout genbench runs from and whether it was changed; None outside a checkout."""
+    """The commit of the checkout genbench runs from and whether it was changed; None outside a checkout.
+
+    Asked once a process, when its code has just been loaded: what is edited while it runs is not what runs.
+    """
     folder = Path(__file__).resolve().parent
 
     def ask(*words: str) -> str | None:

@@ -16,7 +16,7 @@ from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.finished import overlay, restore
 from genbench.harness.fitting import fit
 from genbench.harness.progress import Progress
-from genbench.harness.recording import compose, describe, write_samples
+from genbench.harness.recording import compose, describe, git_state, write_samples
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.sampling import Source
 from genbench.harness.scoring import build_scoring
@@ -27,6 +27,7 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     """Scores the run in `run_dir` and returns the main metric."""
     directory = RunDirectory(Path(config["run_dir"]))
     config = overlay(directory.config(), config, [key_of(override) for override in typed.now])
+    git_state()
     device = resolve_device(config["device"])
     ranks = Ranks.initialise(device)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from genbench.cli import Typed
@@ -12,7 +13,7 @@ from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.fitting import fit
 from genbench.harness.pictures import save_grid
-from genbench.harness.recording import Trained, compose, describe, write_samples
+from genbench.harness.recording import Trained, compose, describe, git_state, write_samples
 from genbench.harness.rundir import default_run_dir
 from genbench.harness.sampling import Source
 from genbench.harness.scoring import Scoring, build_scoring
@@ -25,12 +26,16 @@ GRID_IMAGES = 64
 
 def run(config: dict[str, Any], typed: Typed) -> float | None:
     """Trains what `config` says and returns the main metric (None where a signal stopped it)."""
+    git_state()
     device = resolve_device(config["device"])
     ranks = Ranks.initialise(device)
     try:
         folder = ranks.broadcast_text(str(config["run_dir"] or default_run_dir(config, typed.job)))
         config = settle_precision({**config, "run_dir": folder}, device)
-        return _run(Sitting(config, typed.overrides, Assembly(config, device, ranks)))
+        score = _run(Sitting(config, typed.overrides, Assembly(config, device, ranks)))
+        if score is not None:
+            typed.finished.append(Path(folder))
+        return score
     finally:
         ranks.close()
 

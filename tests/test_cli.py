@@ -1,0 +1,60 @@
+"""The command line itself: cheap imports, help, recalled overrides, sections."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from genbench import help as help_page
+from genbench.cli import TASKS, key_of, recall, sections
+from genbench.configuration import conf_dir
+
+
+def test_importing_genbench_and_its_command_line_does_not_import_torch():
+    code = "import sys, genbench, genbench.cli, genbench.help; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_help_names_every_choice_a_newcomer_makes():
+    page = help_page.text(conf_dir(), TASKS)
+    for word in (
+        "model=",
+        "dataset=",
+        "sampler=",
+        "ddpm",
+        "cifar10",
+        "ddim",
+        "ancestral",
+        "inception",
+        "seed=0,1,2",
+    ):
+        assert word in page
+    assert "ddpm/digits" not in page.split("sampler=  ")[1].split("metrics=")[0]
+
+
+def test_help_is_printed_without_composing_anything():
+    finished = subprocess.run([sys.executable, "-m", "genbench", "--help"], capture_output=True, text=True)
+    assert finished.returncode == 0
+    assert finished.stdout == help_page.text(conf_dir(), TASKS)
+
+
+def test_keys_of_overrides():
+    assert [key_of(o) for o in ("a.b=1", "+a.b=1", "~a", "sampler@x=ddim", "a='x=y'")] == [
+        "a.b",
+        "a.b",
+        "a",
+        "sampler",
+        "a",
+    ]
+
+
+def test_what_was_typed_now_replaces_what_was_typed_then():
+    saved = ["dataset=digits", "sampler=ddim", "sampler.rule.eta=0.5", "seed=3"]
+    assert recall(saved, ["sampler=ancestral"]) == ["dataset=digits", "seed=3"]
+    assert recall(saved, ["sampler.steps=5"]) == saved
+    assert recall(saved, ["seed=4"]) == saved[:3]
+
+
+def test_parts_are_not_kept_as_sections():
+    config = {"seed": 0, "model": {}, "schedule": {}, "grid": {}}
+    assert sections(config, ["model", "schedule", "grid", "hydra/launcher"]) == {"seed": 0, "model": {}}
