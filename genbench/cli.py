@@ -165,6 +165,8 @@ def register_resolvers() -> None:
 def main() -> None:
     """Runs what the command line says; exits 2 on a user's error, 1 where a job of a multirun failed."""
     register_resolvers()
+    _sweep.runs.clear()
+    _sweep.failures.clear()
     try:
         _recalled[:] = _recalled_overrides(sys.argv[1:])
         folder = conf_dir()
@@ -177,7 +179,7 @@ def main() -> None:
     sys.argv[1:1] = _recalled
     hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
     if len(_sweep.runs) > 1:
-        print("\n" + summary(_sweep.runs))
+        print(f"\n{summary(_sweep.runs)}")
     if _sweep.failures:
         print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)
         for failure in _sweep.failures:

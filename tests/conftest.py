@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Tests run in several processes; each keeps to one thread, and so do the programs it starts.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from hydra import compose as hydra_compose

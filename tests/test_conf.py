@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from genbench.configuration import conf_dir
-from genbench.harness.assembly import Assembly, parameter_count
+from genbench.contracts import Step
+from genbench.harness.assembly import Assembly, parameter_count, settle_precision
 from genbench.harness.distributed import Ranks
 from genbench.help import choices
 
@@ -14,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def assembly(config) -> Assembly:
-    return Assembly(config, CPU, Ranks())
+    return Assembly(settle_precision(config, CPU), CPU, Ranks())
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,6 @@ def test_every_optimizer_takes_a_step(compose, optim):
     built = assembly(compose(f"optim={optim}"))
     generator = built.generator()
     plan = built.plan(generator)
-    from genbench.contracts import Step
-
     before = [p.detach().clone() for p in generator.parameters()]
     for step in range(2):
         plan.run(Step(step, 2), iter([built.batches()(step)]))

@@ -165,11 +165,12 @@ class Trainer:
 
     def _loop(self, stopper: Stopper, periodic: list[Periodic], progress: Progress) -> Outcome:
         sums: dict[str, Tensor] = {}
-        since = 0
+        since, first = 0, self.step
         saved = self.step if self.checkpoints.latest() else -1
         while self.step < self.pace.steps:
             reason = stopper.reason(self.step, self.plan.computation.ranks, self.plan.computation.device)
-            if reason is not None:
+            # However short the budget, a sitting takes a step, so that sittings add up to a run.
+            if reason == "signal" or (reason == "budget" and self.step > first):
                 if saved != self.step:
                     self.save()
                 return Outcome(self.step, reason)

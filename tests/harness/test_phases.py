@@ -61,15 +61,15 @@ class Game(Generator):
 def test_together_takes_both_gradients_at_the_same_weights():
     game = Game(together=True)
     Plan(game, recipe, computation()).run(Step(0, 1), batches())
-    assert float(game.d.value) == pytest.approx(1 + LR)
-    assert float(game.g.value) == pytest.approx(1 - LR)
+    assert game.d.value.item() == pytest.approx(1 + LR)
+    assert game.g.value.item() == pytest.approx(1 - LR)
 
 
 def test_phases_in_turn_see_each_others_steps():
     game = Game(together=False)
     Plan(game, recipe, computation()).run(Step(0, 1), batches())
-    assert float(game.d.value) == pytest.approx(1 + LR)
-    assert float(game.g.value) == pytest.approx(1 - LR * (1 + LR))
+    assert game.d.value.item() == pytest.approx(1 + LR)
+    assert game.g.value.item() == pytest.approx(1 - LR * (1 + LR))
 
 
 def test_together_shares_one_batch_and_repeats_take_fresh_ones():
@@ -95,7 +95,7 @@ def test_a_phase_leaves_no_gradient_outside_its_parameters():
     plan._activate(plan.optimisations["critic"])
     plan.optimisations["critic"].gradients(next(batches()), Step(0, 1))
     assert game.g.value.grad is None
-    assert float(game.d.value.grad) == -1
+    assert game.d.value.grad.item() == -1
 
 
 def test_parts_are_logged_under_the_phases_name():

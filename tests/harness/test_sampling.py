@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def source(batch_size: int, rule=None, ranks: Ranks | None = None, classes: int = 0) -> Source:
     torch.manual_seed(0)
-    network = UNet(SHAPE, channels=16, multipliers=(1, 2), attention=(4,), groups=8, classes=classes)
+    network = UNet(SHAPE, channels=8, multipliers=(1, 2), attention=(4,), groups=4, classes=classes)
     with torch.no_grad():  # the output layer starts at zero; here the network must matter
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

@@ -59,7 +59,6 @@ def _in_process(arguments: Sequence[str]) -> Finished:
     out, err, status = io.StringIO(), io.StringIO(), 0
     typed, sys.argv = sys.argv, ["genbench", *arguments]
     GlobalHydra.instance().clear()
-    cli._sweep.failures.clear()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             cli.main()
@@ -219,7 +218,7 @@ def test_sigterm_stops_cleanly_and_the_same_command_goes_on(tmp_path):
 
 def test_a_budget_ends_with_a_scored_run(tmp_path):
     folder = tmp_path / "a"
-    genbench(*SMALL, f"run_dir={folder}", "trainer.steps=1000000", "budget=8s")
+    genbench(*SMALL, f"run_dir={folder}", "trainer.steps=1000000", "budget=6s")
     result = Result.read(folder / "result.json")
     assert result.training.stopped == "budget"
     assert 0 < result.training.steps < 1_000_000
@@ -242,19 +241,22 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["device=tpu7"], "device=tpu7"),
         (["sampler.guidance=2"], "conditional"),
         (["budget=soon"], "soon"),
-        (["metrics=inception", "metrics.weights=/nonexistent.pth"], "nonexistent.pth"),
-        (["dataset=folder", "dataset.path=/nonexistent"], "nonexistent"),
-        (["dataset=cifar10", "data_root=/nonexistent"], "cifar10"),
+        (["metrics=inception", "metrics.weights={missing}.pth"], "missing.pth"),
+        (["dataset=folder", "dataset.path={missing}"], "missing"),
+        (["dataset=cifar10", "data_root={missing}"], "cifar10"),
         (["trainer.precision=fp8"], "auto, fp32 or bf16"),
-        (["task=evaluate", "run_dir=/nonexistent"], "holds no run"),
-        (["task=score", "images=/nonexistent"], "does not exist"),
+        (["task=evaluate", "run_dir={missing}"], "holds no run"),
+        (["task=score", "images={missing}"], "does not exist"),
         (["model=nonsense"], "nonsense"),
         (["trainer.stpes=5"], "stpes"),
     ],
 )
 def test_mistakes_are_answered_with_what_to_do(tmp_path, arguments, said):
-    base = [] if "run_dir=/nonexistent" in arguments else [f"run_dir={tmp_path / 'a'}"]
-    finished = genbench("logger=none", "device=cpu", *base, *arguments, check=False)
+    missing = tmp_path / "missing"
+    typed = [argument.format(missing=missing) for argument in arguments]
+    base = [] if f"run_dir={missing}" in typed else [f"run_dir={tmp_path / 'a'}"]
+    finished = genbench("logger=none", "device=cpu", *base, *typed, check=False)
+    assert not missing.exists()
     assert finished.returncode != 0
     assert said in finished.stderr + finished.stdout
     assert "Traceback" not in finished.stderr
