@@ -22,13 +22,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from genbench import help as help_page
 from genbench.configuration import conf_dir, resolve
-from genbench.errors import UserError
+from genbench.errors import Stopped, UserError
 
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
 
 IMPLIED = {"extractor": "model=classifier"}
 """What typing a task says besides."""
+
+SAMPLER_PARTS = ("grid", "variance")
+"""Groups that belong to a sampler and go when another one is chosen."""
 
 OF_A_RUN = ("evaluate", "sample")
 """Tasks that take a finished run's configuration and lay what was typed over it."""
@@ -52,7 +55,7 @@ class Typed:
 
 @dataclass
 class Sweep:
-    """The jobs of a multirun: directories of those that ended with a record, and what went wrong elsewhere."""
+    """The jobs of a multirun: directories of those that ended with a record, and what went wrong."""
 
     runs: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -71,9 +74,12 @@ def recall(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
     """The overrides of a run that still hold when `typed` is laid over them.
 
     A key typed again replaces the saved one, and typing a whole group (sampler=heun) also drops what was
-    saved for keys inside it (sampler.rule.eta=0.5), which the new choice may not have.
+    saved for keys inside it and for its parts (sampler.rule.eta=0.5, variance=small), which the new choice
+    may not have.
     """
     keys = [key_of(override) for override in typed]
+    if "sampler" in keys:
+        keys += SAMPLER_PARTS
     return [
         override
         for override in saved
@@ -106,6 +112,8 @@ def _run(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode == RunMode.MULTIRUN
     overrides = [str(override) for override in hydra_config.overrides.task]
+    # Where further configuration is found is Hydra's business, but the run cannot be had again without.
+    overrides += [str(o) for o in hydra_config.overrides.hydra if str(o).startswith("hydra.searchpath")]
     now = [override for override in overrides if override not in _recalled]
     config = sections(resolve(cfg), hydra_config.runtime.choices)
     if config["task"] not in TASKS:
@@ -121,6 +129,8 @@ def _entry(cfg: DictConfig) -> Any:
         return _run(cfg)
     except UserError as error:
         _fail(f"genbench: {error}", multirun)
+    except Stopped:
+        raise SystemExit(0) from None
     except Exception:
         if not multirun:
             raise
@@ -178,10 +188,11 @@ def main() -> None:
         return
     sys.argv[1:1] = _recalled
     hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
-    if len(_sweep.runs) > 1:
-        print(f"\n{summary(_sweep.runs)}")
     if _sweep.failures:
         print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)
         for failure in _sweep.failures:
             print(f"  {failure}", file=sys.stderr)
+    if len(_sweep.runs) > 1:
+        print(f"\n{summary(_sweep.runs)}")
+    if _sweep.failures:
         raise SystemExit(1)

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class UserError(Exception):
     """Something the user can mend; the message says what was found, what was expected and what to type."""
+
+
+class Stopped(Exception):
+    """A signal ended the run in good order; nothing more of it, or of its sweep, is to be started."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genbench.contracts import Generator, Phase, Posterior
 from genbench.corruptions.gaussian import Gaussian
-from genbench.ops.combine import combine
+from genbench.ops.combine import combine, expand
 
 
 class GaussianOracle(Generator):
@@ -38,5 +38,5 @@ class GaussianOracle(Generator):
         alpha, sigma = self.corruption.alpha(t), self.corruption.sigma(t)
         power = alpha**2 * self.data_std**2 + sigma**2
         gain = alpha * self.data_std**2 / power
-        mean = combine((gain,), (x_t - alpha.to(x_t.dtype) * self.data_mean,)) + self.data_mean
-        return Posterior(mean, variance=(self.data_std**2 * sigma**2 / power).to(x_t.dtype))
+        mean = combine((gain,), (x_t - expand(alpha, x_t) * self.data_mean,)) + self.data_mean
+        return Posterior(mean, variance=expand(self.data_std**2 * sigma**2 / power, x_t))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from genbench.contracts import Generator, Sampler, UserError
 from genbench.data.batches import Batches
@@ -104,7 +105,8 @@ class Assembly:
 
     def recipe(self, phase: str) -> Recipe:
         """How a phase is optimised: `optim`, with what `optim.phases.<phase>` says laid over it."""
-        optim = {**self.config["optim"], **self.config["optim"]["phases"].get(phase, {})}
+        own = self.config["optim"]["phases"].get(phase, {})
+        optim: Any = OmegaConf.to_container(OmegaConf.merge(self.config["optim"], own))
         return Recipe(
             optimizer=instantiate(optim["optimizer"]),
             lr=optim["lr"],
@@ -122,7 +124,11 @@ class Assembly:
             seed=self.config["seed"],
             ranks=self.ranks,
         )
-        return Plan(generator, self.recipe, computation)
+        plan = Plan(generator, self.recipe, computation)
+        if unknown := sorted(set(self.config["optim"]["phases"]) - set(plan.optimisations)):
+            known = ", ".join(plan.optimisations)
+            raise UserError(f"optim.phases has {', '.join(unknown)}; this model's phases are {known}.")
+        return plan
 
     def average(self, generator: Generator) -> Average | None:
         """The moving average of the weights, where the configuration wants one."""
@@ -142,5 +148,5 @@ def _build(config: Mapping[str, Any], what: str) -> Any:
 
 
 def parameter_count(generator: Generator) -> int:
-    """Trainable numbers of a generator."""
+    """Numbers in a generator's parameters."""
     return sum(parameter.numel() for parameter in generator.parameters())

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -97,6 +98,12 @@ class Ranks:
         dist.all_gather(gathered, padded)
         return torch.cat([part[: int(n)] for part, n in zip(gathered, counts, strict=True)])
 
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Makes each tensor rank 0's, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def broadcast_text(self, text: str | None) -> str:
         """Rank 0's text, on every rank."""
         if self.world == 1:
@@ -104,6 +111,12 @@ class Ranks:
         box = [text]
         dist.broadcast_object_list(box, src=0)
         return box[0] or ""
+
+
+def refuse_ranks(task: str) -> None:
+    """Raises UserError where a task that one process does is launched as several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"task={task} runs in one process; start it without torchrun.")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -121,9 +134,18 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError(f"device={name}, but no CUDA device can be used here. Type device=cpu.")
-        if device.index is None:
-            device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        if device.index is None or "LOCAL_RANK" in os.environ:
+            device = torch.device("cuda", local_rank)
+        if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count():
+            raise UserError(
+                f"{os.environ['LOCAL_WORLD_SIZE']} ranks, but {torch.cuda.device_count()} CUDA devices here. "
+                "Give torchrun --nproc_per_node at most that many, or type device=cpu."
+            )
         torch.cuda.set_device(device)
+        # fp32 means fp32: cuDNN would otherwise round convolutions' factors to TF32's 10 bits.
+        backends: Any = torch.backends
+        backends.cudnn.conv.fp32_precision = "ieee"
+        backends.cuda.matmul.fp32_precision = "ieee"
     elif device.type != "cpu":
         raise UserError(f"device={name}: genbench runs on cpu and cuda.")
     return device

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from genbench.cli import SAMPLER_PARTS
 from genbench.contracts import Generator, UserError
 from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
@@ -16,10 +17,7 @@ REPLACEABLE = ("task", "device", "data_root", "budget", "checkpoint", "n", "imag
 """Keys that say where and how: always taken from what was typed now."""
 
 RECHOSEN = ("sampler", "metrics")
-"""What a finished run can be given anew; its parts (grid, variance, ...) belong to the sampler."""
-
-FIXED = ("model", "dataset", "optim", "ema", "trainer", "seed", "conditional")
-"""What made the weights, and cannot be changed after."""
+"""What a finished run can be given anew."""
 
 
 def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
@@ -29,35 +27,36 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     now; typed: the keys typed now. Raises UserError where something was typed that the weights depend on.
     """
     tops = {key.split(".")[0] for key in typed}
-    if changed := sorted(tops & set(FIXED)):
+    taken = {*REPLACEABLE, *RECHOSEN, *SAMPLER_PARTS, "hydra"}
+    if changed := sorted(tops - taken):
         raise UserError(
             f"{', '.join(changed)} cannot be changed for a run that is trained; a finished run takes "
-            f"{', '.join(RECHOSEN)} and {', '.join(REPLACEABLE)}. Train anew for anything else."
+            f"{', '.join([*RECHOSEN, *SAMPLER_PARTS, *REPLACEABLE])}. Train anew for anything else."
         )
     config = {**saved, **{key: composed[key] for key in REPLACEABLE}}
-    for section in RECHOSEN:
-        parts = tops - set(REPLACEABLE) - set(RECHOSEN)
-        if section in tops or (section == "sampler" and parts):
-            config[section] = composed[section]
+    if tops & {"sampler", *SAMPLER_PARTS}:
+        config["sampler"] = composed["sampler"]
+    if "metrics" in tops:
+        config["metrics"] = composed["metrics"]
     return config
 
 
 def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, Trained]:
-    """The model to sample from, and how it was trained: from `checkpoint`, or the run's newest one.
+    """The model to sample from, and how it was trained: from `checkpoint` (a path, or "best"), or the newest.
 
     Raises UserError where there is no readable checkpoint.
     """
     directory = RunDirectory(Path(config["run_dir"]))
-    if config["checkpoint"] is not None:
-        state = Checkpoints.read(Path(config["checkpoint"]), assembly.device)
+    checkpoints = Checkpoints(directory.checkpoints)
+    if config["checkpoint"] not in (None, "best"):
+        state = Checkpoints.read(Path(config["checkpoint"]))
     else:
-        checkpoints = Checkpoints(directory.checkpoints)
-        newest = checkpoints.latest()
+        newest = checkpoints.best() if config["checkpoint"] == "best" else checkpoints.latest()
         if newest is None:
             raise UserError(
                 f"{directory.checkpoints} has no readable checkpoint. Train first, or give checkpoint=PATH."
             )
-        state = checkpoints.load(newest, assembly.device)
+        state = checkpoints.load(newest)
     generator = assembly.generator()
     average = assembly.average(generator)
     if average is not None:

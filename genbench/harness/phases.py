@@ -79,18 +79,21 @@ class Optimisation:
         computation.ranks.average_gradients(self.parameters)
         return {f"{self.phase.name}/{name}": value for name, value in logged.items()}
 
-    def step(self, step: Step) -> dict[str, Tensor]:
-        """Clips and steps; returns the gradient norm where one was taken."""
-        logged = {}
-        if self.recipe.clip is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
-            self._require_finite(norm, "gradient norm", step)
-            logged[f"{self.phase.name}/gradient_norm"] = norm.detach()
+    def clip(self, step: Step) -> dict[str, Tensor]:
+        """Clips the gradient and returns its norm before that; NotFinite where it has none."""
+        limit = float("inf") if self.recipe.clip is None else self.recipe.clip
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self._require_finite(norm, "gradient norm", step)
+        if limit < float("inf"):
+            nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
+        return {f"{self.phase.name}/gradient_norm": norm.detach()}
+
+    def step(self, step: Step) -> None:
+        """One step of the optimizer, at the schedule's learning rate."""
         lr = self.recipe.lr * self.recipe.schedule(step.index)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        return logged
 
     def _require_finite(self, value: Tensor, what: str, step: Step) -> None:
         # Every rank must agree to stop, or the others would wait for it in a collective for ever.
@@ -133,7 +136,9 @@ class Plan:
                     seed_torch(self.computation.seed, "phase", step.index, name, repeat, rank)
                     logged.update(optimisation.gradients(batch, step))
                 for optimisation in group:
-                    logged.update(optimisation.step(step))
+                    logged.update(optimisation.clip(step))
+                for optimisation in group:
+                    optimisation.step(step)
         return logged
 
     def state_dict(self) -> dict[str, Any]:

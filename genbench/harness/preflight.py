@@ -14,11 +14,12 @@ from typing import Any
 import yaml
 
 from genbench.configuration import conf_dir
-from genbench.contracts import Generator, Sampler, UserError
+from genbench.contracts import ClassConditional, Generator, Sampler, UserError
 from genbench.harness.assembly import parameter_count
 from genbench.harness.estimate import Durations
 from genbench.harness.progress import format_duration
 from genbench.metrics.extractors import Extractor
+from genbench.metrics.inception_score import SPLITS
 
 DAY = 86_400.0
 
@@ -33,6 +34,34 @@ def check_sampler(sampler: Sampler, model: Generator, name: str) -> None:
         f"sampler={name} needs a model that has the capability {sampler.needs.__name__}; "
         f"{type(model).__name__} has not. Samplers that fit: {', '.join(fitting) or 'none in conf/sampler'}."
     )
+
+
+def check_conditional(model: Generator, config: Mapping[str, Any]) -> None:
+    """Raises UserError where conditional=true is typed for a model or a data set without classes."""
+    knows = isinstance(model, ClassConditional) and model.classes > 0
+    if config["conditional"] and not knows:
+        classes = config["dataset"]["classes"]
+        reason = "the data set has no labels" if not classes else f"{config['model']['name']} takes no labels"
+        raise UserError(f"conditional=true, but {reason}. Type conditional=false, or choose another.")
+
+
+def check_numbers(config: Mapping[str, Any], world: int) -> None:
+    """Raises UserError for numbers that would only be refused when the run is over."""
+    metrics, settings, seed = config["metrics"], config["trainer"], config["seed"]
+    seeds = metrics["seeds"]
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed={seed}: type a whole number from 0 up.")
+    if not seeds or len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
+        raise UserError(
+            f"metrics.seeds={seeds}: type different whole numbers, such as metrics.seeds=[0,1,2]."
+        )
+    least = max(SPLITS, world)
+    scored = {"metrics.n_samples": metrics["n_samples"]}
+    if settings["evaluate_every"]:
+        scored["trainer.evaluate_samples"] = settings["evaluate_samples"]
+    for name, count in scored.items():
+        if not isinstance(count, int) or count < least:
+            raise UserError(f"{name}={count}: at least {least} images are needed to be scored.")
 
 
 def known_samplers() -> dict[str, type[Sampler]]:

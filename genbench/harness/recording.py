@@ -132,7 +132,9 @@ def describe(result: Result) -> str:
 
 @cache
 def git_state() -> Git:
-    """The commit of the checkout genbench runs from and whether it was changed; None outside a checkout.
+    """The commit of the checkout genbench runs from, and whether its code or configuration differ from it.
+
+    New files in genbench/ and conf/ count; both are None outside a checkout.
 
     Asked once a process, when its code has just been loaded: what is edited while it runs is not what runs.
     """
@@ -150,7 +152,7 @@ def git_state() -> Git:
     # An installed package may lie inside somebody else's checkout (a .venv in their repository).
     if ask("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is None:
         return Git(commit=None, dirty=None)
-    status = ask("status", "--porcelain", "--untracked-files=no")
+    status = ask("status", "--porcelain", "--", f":/{folder.parent.name}", ":/conf")
     return Git(commit=ask("rev-parse", "HEAD"), dirty=None if status is None else bool(status))
 
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from genbench.configuration import refuse_resume
 from genbench.errors import UserError
+from genbench.harness.durable import replace_file
 
 
 class RunDirectory:
@@ -53,10 +54,11 @@ class RunDirectory:
         Raises UserError, showing the differences, where another configuration lives here, and where the
         directory cannot be written.
         """
-        resumed = self.started
+        # A run refused before its first checkpoint has nothing that another configuration could spoil.
+        resumed = self.started and any(self.checkpoints.glob("*.json"))
         if resumed:
             refuse_resume(self.config(), config, grows)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif not self.started and self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(
                 f"run_dir={self.path} has files in it but holds no run (no config.yaml). Choose an empty or "
                 "new folder."
@@ -64,13 +66,21 @@ class RunDirectory:
         try:
             for folder in (self.path, self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(OmegaConf.create(dict(config)), self.config_file)
-            OmegaConf.save(OmegaConf.create(list(overrides)), self.overrides_file)
+            if not resumed:
+                self.metrics_file.unlink(missing_ok=True)
+            _write(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+            _write(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
         except OSError as error:
             raise UserError(
                 f"run_dir={self.path} cannot be written: {error}. Choose another run_dir."
             ) from error
         return resumed
+
+
+def _write(file: Path, text: str) -> None:
+    """`text` into `file`, all or nothing, and only where it says something else."""
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        replace_file(file, [text.encode()])
 
 
 def default_run_dir(config: Mapping[str, Any], job: int | None) -> Path:

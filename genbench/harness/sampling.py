@@ -56,7 +56,6 @@ class Source:
         keys = Keys(index, seed)
         labels = None
         if isinstance(self.model, ClassConditional) and self.model.classes:
-            uniform = keys.uniform((), stream=Stream.LABEL)
-            labels = (uniform * self.model.classes).long()
+            labels = keys.integers(self.model.classes, Stream.LABEL)
         samples = self.sampler(self.model, keys, labels, self.fitted)
         return Drawn(index.cpu(), quantize(samples.images), samples.nfe, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from torch import Tensor
 
 from genbench.contracts import Fitted
@@ -99,7 +100,7 @@ class Scoring:
                     began = time.perf_counter()
 
             results.append(self.evaluate(chunks(), n_samples))
-        nfe = torch.cat(counts) if counts else torch.zeros(0, dtype=torch.int64)
+        nfe = torch.cat(counts)
         totals = torch.tensor([nfe.sum(), len(nfe), seconds], dtype=torch.float64, device=self.device)
         largest = self.ranks.gather_rows(nfe.max().reshape(1).to(self.device))
         self.ranks.sum_tensors([totals])
@@ -117,12 +118,24 @@ def build_scoring(
     assembly: Assembly, metrics: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> tuple[Scoring, list[str]]:
     """The extractors `metrics` names, and lines saying what was decided; see `genbench.metrics.choice`."""
-    extractors = [instantiate(entry, _convert_="all") for entry in metrics["extractors"]]
-    chosen, lines = choose(
-        extractors, metrics["also_inception"], image_shape[0], assembly.device, metrics["weights"]
-    )
+    extractors = [_extractor(entry, metrics["weights"]) for entry in metrics["extractors"]]
+    also = metrics["also_inception"]
+    lines: list[str] = []
+    if also == "auto":
+        # One rank finds out whether the weights can be had, and all do as it says.
+        if assembly.ranks.leads:
+            chosen, lines = choose(extractors, also, image_shape[0], assembly.device, metrics["weights"])
+            also = len(chosen) > len(extractors)
+        also = assembly.ranks.broadcast_text(str(also)) == "True"
+    chosen, _ = choose(extractors, also, image_shape[0], assembly.device, metrics["weights"])
     lines += check(chosen, image_shape, metrics["n_samples"], assembly.device)
     return Scoring(chosen, assembly.device, assembly.ranks), lines
+
+
+def _extractor(entry: Mapping[str, Any], weights: str | None) -> Extractor:
+    """An extractor as conf/ names it; `metrics.weights` goes to those that take weights."""
+    accepts = "weights" in inspect.signature(get_class(entry["_target_"])).parameters
+    return instantiate(entry, **({"weights": weights} if accepts else {}), _convert_="all")
 
 
 def to_record(value: MetricValue) -> Metric:

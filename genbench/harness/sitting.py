@@ -11,13 +11,14 @@ from hydra.utils import instantiate
 
 from genbench.configuration import config_hash, group_hash
 from genbench.contracts import Generator, Sampler, UserError
+from genbench.errors import Stopped
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.distributed import Ranks
 from genbench.harness.estimate import measure
 from genbench.harness.phases import NotFinite
-from genbench.harness.progress import Progress, parse_duration
+from genbench.harness.progress import Progress, format_duration, parse_duration
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.stopping import Stopper
 from genbench.harness.tracking import Logger, RunInfo, Tracker
@@ -99,38 +100,53 @@ class Sitting:
         )
         if trainer.resume():
             self.say("resumed", f"from step {trainer.step:,}")
+        if trainer.world_before not in (None, self.ranks.world):
+            self.say(
+                "ranks",
+                f"{trainer.world_before} before, {self.ranks.world} now: the run goes on, but not bit for "
+                "bit as it would have (noise and dropout are drawn by rank)",
+            )
         return trainer
 
     def deadline(self, trainer: Trainer, sampler: Sampler | None) -> float | None:
         """Says how long the run will take; returns when training must end so that the budget is kept."""
         config = self.config
-        if config["trainer"]["compile"]:
-            # A compiled step takes a minute to be ready; timing an eager one would say nothing about it.
-            self.say("time", "compiled: the rate is shown once the first steps are done")
-            for network in trainer.generator.children():
-                network.compile()
-            return None if self.budget is None else self.began + self.budget
         # Ranks time themselves alone: how many steps they try depends on the clock, so none may
         # wait for another.
         alone = Assembly(config, self.assembly.device, Ranks())
-        durations = measure(
-            trainer.generator,
-            alone.plan,
-            trainer.take,
-            sampler,
-            min(config["sampler"]["batch_size"], config["metrics"]["n_samples"]),
-            self.assembly.device,
-        )
+        try:
+            durations = measure(
+                trainer.generator,
+                alone.plan,
+                trainer.take,
+                sampler,
+                min(config["sampler"]["batch_size"], config["metrics"]["n_samples"]),
+                self.assembly.device,
+            )
+        except NotFinite:
+            self.say("time", "unknown: a loss was not finite within the first steps on trial")
+            return None if self.budget is None else self.began + self.budget
         left = config["trainer"]["steps"] - trainer.step
-        self.say("time", preflight.describe_durations(durations, config, left, self.ranks.world))
+        compiled = config["trainer"]["compile"]
+        said = preflight.describe_durations(durations, config, left, self.ranks.world)
+        self.say("time", f"{said}{', before compiling' if compiled else ''}")
+        if compiled:
+            for network in trainer.generator.children():
+                network.compile()
         if self.budget is None:
             return None
         _, sampling = preflight.predict(durations, config, left, self.ranks.world)
         # Sampling and scoring belong to the budget: a fifth more than the estimate is kept back for them.
-        return self.began + max(0.0, self.budget - 1.2 * (sampling or 0.0))
+        kept_back = 1.2 * (sampling or 0.0)
+        if kept_back >= self.budget:
+            raise UserError(
+                f"budget={config['budget']} is less than sampling will take ({format_duration(kept_back)}). "
+                "Give more, or type fewer sampler.steps or metrics.n_samples."
+            )
+        return self.began + self.budget - kept_back
 
     def train(self, trainer: Trainer, deadline: float | None, periodic: Sequence[Periodic] = ()) -> Outcome:
-        """Trains; a loss that is not finite becomes a UserError with advice, after a checkpoint was left."""
+        """Trains. Raises UserError with advice for a loss that is not finite, Stopped where a signal came."""
         stopper = Stopper(deadline)
         stopper.listen()
         try:
@@ -149,6 +165,7 @@ class Sitting:
             self.say(
                 "stopped", f"at step {outcome.steps:,}; the same command with this run_dir goes on from there"
             )
+            raise Stopped
         return outcome
 
     def progress(self, total: int, title: str, unit: str, start: int = 0) -> Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -21,26 +22,32 @@ class Stopper:
         """deadline: a time.monotonic() value, or None."""
         self.deadline = deadline
         self.signalled = False
+        self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
         """From here on SIGTERM and SIGINT ask for a clean stop; a second one ends the process at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._notice)
+            self._before[number] = signal.signal(number, self._notice)
 
     def deafen(self) -> None:
-        """Gives SIGTERM and SIGINT their usual meaning back."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        """Gives SIGTERM and SIGINT back the meaning they had."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True
         self.deafen()
 
+    def heard(self, ranks: Ranks, device: torch.device) -> bool:
+        """Whether any rank was told to stop."""
+        return ranks.any(self.signalled, device)
+
     def reason(self, step: int, ranks: Ranks, device: torch.device) -> str | None:
         """ "signal", "budget", or None to go on."""
         if ranks.world > 1 and step % _RANKS_AGREE_EVERY:
             return None
-        if ranks.any(self.signalled, device):
+        if self.heard(ranks, device):
             return "signal"
         late = self.deadline is not None and time.monotonic() >= self.deadline
         return "budget" if ranks.any(late, device) else None

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from genbench.contracts import Batch, Generator, Step
+from genbench.contracts import Batch, Generator, Step, UserError
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.ema import Average
 from genbench.harness.phases import NotFinite, Plan
@@ -94,6 +94,7 @@ class Trainer:
         self.config_hash = config_hash
         self.step = 0
         self.clock = Clock()
+        self.world_before: int | None = None
         self.images_per_step = plan.batches_per_step * batch_size
 
     @property
@@ -124,6 +125,7 @@ class Trainer:
         """Restores what `state` gave."""
         self.step = state["step"]
         self.clock = Clock(before=state["wall_seconds"])
+        self.world_before = state["world"]
         self.generator.load_state_dict(state["generator"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -132,6 +134,14 @@ class Trainer:
     def resume(self) -> bool:
         """Loads the newest readable checkpoint and drops what was logged after it; False where none is."""
         newest = self.checkpoints.latest()
+        ranks = self.plan.computation.ranks
+        step = ranks.broadcast_text(str(newest.step if newest else None))
+        found = str(newest.step if newest else None)
+        if ranks.any(found != step, self.plan.computation.device):
+            raise UserError(
+                f"Ranks see different checkpoints in {self.checkpoints.folder} (this one: step {found}, "
+                f"the first: step {step}). Give a run_dir that every machine shares."
+            )
         if newest is not None:
             # To the CPU first: load_state_dict puts each tensor where its owner wants it.
             self.load(self.checkpoints.load(newest))
@@ -140,10 +150,16 @@ class Trainer:
 
     def save(self, score: float | None = None) -> None:
         """Writes a checkpoint, on the leading rank."""
+        self._agree_on_buffers()
         ranks = self.plan.computation.ranks
         if ranks.leads:
             self.checkpoints.save(self.step, self.state(), score=score, config_hash=self.config_hash)
         ranks.barrier()
+
+    def _agree_on_buffers(self) -> None:
+        """Batch statistics differ between ranks, each having seen its own images: all take the first's."""
+        modules = [self.generator] if self.average is None else [self.generator, self.average.module]
+        self.plan.computation.ranks.broadcast([b for module in modules for b in module.buffers()])
 
     # -------------------------------------------------------------------------------------------- loop
 
@@ -181,17 +197,25 @@ class Trainer:
                 means = {name: float(value) / since for name, value in sums.items()}
                 means |= {"images_seen": float(self.images_seen), "train_seconds": self.clock.seconds}
                 self.tracker.log(self.step, means)
-                progress.update(0, **{name.split("/")[-1]: v for name, v in means.items() if "loss" in name})
+                progress.update(
+                    0,
+                    **{name.removesuffix("/loss"): v for name, v in means.items() if name.endswith("/loss")},
+                )
                 sums, since = {}, 0
             progress.update(1)
+            # Training time is the loop's, not that of the pictures and scores somebody asked for on the way.
+            self.clock.stop()
             score = self._visit(periodic)
             due = self.pace.checkpoint_every and self.step % self.pace.checkpoint_every == 0
             if due or score is not None or self.step == self.pace.steps:
                 self.save(score)
                 saved = self.step
+            self.clock.start()
         if saved != self.step:
             self.save()
-        return Outcome(self.step, "steps")
+        # A signal during the last step asks for an end too, not for hours of scoring.
+        signalled = stopper.heard(self.plan.computation.ranks, self.plan.computation.device)
+        return Outcome(self.step, "signal" if signalled else "steps")
 
     def _advance(self) -> dict[str, Tensor]:
         self.generator.train()
@@ -202,13 +226,15 @@ class Trainer:
             if self.plan.computation.ranks.leads:
                 Checkpoints(folder, keep=1).save(self.step, self.state(), config_hash=self.config_hash)
             raise NotFinite(f"{error} The weights of that moment are in {folder}.") from None
-        self.step += 1
         if self.average is not None:
-            self.average.update(self.step - 1, self.images_seen, self.images_per_step)
+            self.average.update(self.step, self.images_seen, self.images_per_step)
+        self.step += 1
         return logged
 
     def _visit(self, periodic: list[Periodic]) -> float | None:
         score = None
+        if any(self.step % entry.every == 0 for entry in periodic):
+            self._agree_on_buffers()
         for entry in periodic:
             if self.step % entry.every == 0 and self.step < self.pace.steps:
                 result = entry.action(self.step)

@@ -115,7 +115,12 @@ class Keys:
     def uniform(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
         count = math.prod(shape)
         words = self.words(count, step, stream)
-        return ((words >> 8).float().add_(0.5)).mul_(2.0**-24).reshape(self.batch, *shape)
+        # 23 bits and a half are exact in float32; with 24 the largest would round to 1.
+        return (words >> 9).float().add_(0.5).mul_(2.0**-23).reshape(self.batch, *shape)
+
+    def integers(self, bound: int, stream: Stream) -> Tensor:
+        """One integer in [0, bound) an image, int64 [B], even to one part in 2^32."""
+        return (self.words(1, 0, stream)[:, 0] * bound) >> 32
 
     def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
         count = math.prod(shape)

@@ -32,7 +32,7 @@ class Estimate:
         if self.guidance and not (isinstance(model, ClassConditional) and model.classes):
             raise UserError(
                 f"sampler.guidance={self.guidance} needs a class-conditional model, and this one knows no "
-                "classes. Train with model.conditional=true, or leave sampler.guidance=0."
+                "classes. Train with conditional=true, or leave sampler.guidance=0."
             )
 
     def __call__(self, model: Counted, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Posterior:

@@ -1,6 +1,6 @@
 """task=evaluate: sample and score a finished run again, with another sampler or other metrics if so typed.
 
-The record goes to <run_dir>/evaluations/<sampler>-<hash>/, beside the run's own, never over it.
+The record goes to <run_dir>/evaluations/<sampler>-step<N>-<hash>/, beside the run's own, never over it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _evaluate(config: dict[str, Any], typed: Typed, assembly: Assembly, director
         scored = scoring.score(source, metrics["n_samples"], metrics["seeds"], progress)
     result = compose(config, typed.overrides, generator, reference, trained, scored, assembly.device)
     if ranks.leads:
-        name = f"{config['sampler']['name']}-{config_hash(config)[:12]}"
+        name = f"{config['sampler']['name']}-step{trained.steps}-{config_hash(config)[:12]}"
         folder = directory.path / "evaluations" / name
         write_samples(scored, folder / "samples", GRID_IMAGES)
         result.write(folder / "result.json")

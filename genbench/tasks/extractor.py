@@ -8,14 +8,15 @@ from genbench.cli import Typed
 from genbench.contracts import UserError
 from genbench.generators.classifier import Classifier
 from genbench.harness.assembly import Assembly, settle_precision
-from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.rundir import default_run_dir
 from genbench.harness.sitting import Sitting
 from genbench.metrics.training import export
 
 
-def run(config: dict[str, Any], typed: Typed) -> float | None:
+def run(config: dict[str, Any], typed: Typed) -> float:
     """Trains and exports to <run_dir>/extractor; returns the error on the test split."""
+    refuse_ranks("extractor")
     device = resolve_device(config["device"])
     config = settle_precision(config, device)
     config["run_dir"] = str(config["run_dir"] or default_run_dir(config, typed.job))
@@ -28,8 +29,6 @@ def run(config: dict[str, Any], typed: Typed) -> float | None:
         raise UserError("task=extractor trains a classifier: leave model unset, or type model=classifier.")
     trainer = sitting.trainer(generator, sitting.logger())
     outcome = sitting.train(trainer, sitting.deadline(trainer, None))
-    if outcome.stopped == "signal":
-        return None
     shown = [o for o in typed.overrides if not o.startswith(("run_dir=", "logger=", "device=", "data_root="))]
     folder = sitting.directory.path / "extractor"
     card = export(

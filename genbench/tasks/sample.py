@@ -12,7 +12,7 @@ from genbench.cli import Typed, key_of
 from genbench.contracts import UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly
-from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.finished import overlay, restore
 from genbench.harness.fitting import fit
 from genbench.harness.pictures import save_grid
@@ -27,6 +27,7 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     config = overlay(directory.config(), config, [key_of(override) for override in typed.now])
     if not isinstance(config["n"], int) or config["n"] < 1:
         raise UserError(f"n={config['n']}: type how many images to draw, 1 or more.")
+    refuse_ranks("sample")
     device = resolve_device(config["device"])
     assembly = Assembly(config, device, Ranks())
     generator, trained = restore(config, assembly)

@@ -11,7 +11,7 @@ from genbench.cli import Typed, key_of
 from genbench.contracts import UserError
 from genbench.data.arrays import load_images
 from genbench.harness.assembly import Assembly
-from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.scoring import build_scoring
 
 
@@ -24,6 +24,7 @@ def run(config: dict[str, Any], typed: Typed) -> float:
         raise UserError(
             "task=score needs the images to score: type images=DIR, images=FILE.zip or images=FILE.npz."
         )
+    refuse_ranks("score")
     device = resolve_device(config["device"])
     assembly = Assembly(config, device, Ranks())
     facts = config["dataset"]

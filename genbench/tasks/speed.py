@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import Typed
-from genbench.harness.distributed import resolve_device
+from genbench.harness.distributed import refuse_ranks, resolve_device
 from genbench.harness.recording import device_name, git_state, library_versions
 from genbench.leaderboard.record import now
 from genbench.speed.training_step import compare, imported_peer, installed_peers
@@ -19,6 +19,7 @@ from genbench.speed.training_step import compare, imported_peer, installed_peers
 
 def run(config: dict[str, Any], typed: Typed) -> None:
     """Times a training step of the small U-Net of `network=unet_small` against every peer at hand."""
+    refuse_ranks("speed")
     device = resolve_device(config["device"])
     settings = config["speed"]
     peers = [*installed_peers(), *(imported_peer(path) for path in settings["peers"])]
@@ -26,7 +27,12 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     folder = Path(config["run_dir"] or "runs/speed")
     folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
-        "command": ["python", "-m", "genbench", *typed.overrides],
+        "command": [
+            "python",
+            "-m",
+            "genbench",
+            *(o for o in typed.overrides if not o.startswith("run_dir=")),
+        ],
         "created": now(),
         "device": device_name(device),
         "git": git_state().model_dump(),

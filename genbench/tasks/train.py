@@ -23,9 +23,12 @@ from genbench.leaderboard.record import Result
 
 GRID_IMAGES = 64
 
+VALIDATION_SEED = 2**32 - 1
+"""Evaluation seed of scores on the way: checkpoints are not chosen by the images that are reported."""
 
-def run(config: dict[str, Any], typed: Typed) -> float | None:
-    """Trains what `config` says and returns the main metric (None where a signal stopped it)."""
+
+def run(config: dict[str, Any], typed: Typed) -> float:
+    """Trains what `config` says and returns the main metric."""
     git_state()
     device = resolve_device(config["device"])
     ranks = Ranks.initialise(device)
@@ -33,15 +36,15 @@ def run(config: dict[str, Any], typed: Typed) -> float | None:
         folder = ranks.broadcast_text(str(config["run_dir"] or default_run_dir(config, typed.job)))
         config = settle_precision({**config, "run_dir": folder}, device)
         score = _run(Sitting(config, typed.overrides, Assembly(config, device, ranks)))
-        if score is not None:
-            typed.finished.append(Path(folder))
+        typed.finished.append(Path(folder))
         return score
     finally:
         ranks.close()
 
 
-def _run(sitting: Sitting) -> float | None:
+def _run(sitting: Sitting) -> float:
     config, assembly, directory = sitting.config, sitting.assembly, sitting.directory
+    preflight.check_numbers(config, sitting.ranks.world)
     sitting.claim()
     finished = _finished(sitting)
     if finished is not None:
@@ -51,6 +54,7 @@ def _run(sitting: Sitting) -> float | None:
     sitting.check_data()
     generator, sampler = assembly.generator(), assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
+    preflight.check_conditional(generator, config)
     sitting.say("model", preflight.describe_model(generator, sampler, config))
     scoring, lines = build_scoring(assembly, config["metrics"], generator.image_shape)
     sitting.say("scores", preflight.describe_scores(scoring.extractors, config))
@@ -62,8 +66,6 @@ def _run(sitting: Sitting) -> float | None:
     trainer = sitting.trainer(generator, logger)
     deadline = sitting.deadline(trainer, sampler)
     outcome = sitting.train(trainer, deadline, _periodic(sitting, trainer, sampler, scoring))
-    if outcome.stopped == "signal":
-        return None
     return _finish(sitting, trainer, sampler, scoring, outcome)
 
 
@@ -94,7 +96,9 @@ def _periodic(sitting: Sitting, trainer: Trainer, sampler: Sampler, scoring: Sco
             trainer.tracker.image(step, "samples", path)
 
     def score(step: int) -> float:
-        scored = scoring.score(_source(sitting, trainer, sampler), settings["evaluate_samples"], [0])
+        scored = scoring.score(
+            _source(sitting, trainer, sampler), settings["evaluate_samples"], [VALIDATION_SEED]
+        )
         trainer.tracker.log(step, {f"eval/{metric.name}": metric.value for metric in scored.metrics})
         return scored.main.value if scored.main.better == "lower" else -scored.main.value
 

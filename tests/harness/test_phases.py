@@ -100,7 +100,8 @@ def test_a_phase_leaves_no_gradient_outside_its_parameters():
 
 def test_parts_are_logged_under_the_phases_name():
     logged = Plan(Game(together=False), recipe, computation()).run(Step(0, 1), batches())
-    assert set(logged) == {"critic/loss", "critic/product", "generator/loss", "generator/product"}
+    names = ("loss", "product", "gradient_norm")
+    assert set(logged) == {f"{phase}/{name}" for phase in ("critic", "generator") for name in names}
 
 
 class Regression(Generator):
@@ -156,14 +157,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(bad):
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step():
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(clip):
     class Breaks(Regression):
         def _loss(self, batch, step):
             # sqrt has an infinite slope at zero: the loss is finite, its gradient is not.
             return Losses((self.network.weight * 0).abs().sum().sqrt())
 
     model = Breaks()
-    clipped = lambda phase: Recipe(partial(torch.optim.SGD), LR, Constant(), clip=1.0)
+    clipped = lambda phase: Recipe(partial(torch.optim.SGD), LR, Constant(), clip=clip)
     before = model.network.weight.detach().clone()
     with pytest.raises(NotFinite, match="gradient norm"):
         Plan(model, clipped, computation()).run(Step(0, 1), batches())

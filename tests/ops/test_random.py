@@ -74,6 +74,20 @@ def test_normals_have_the_moments_of_a_normal():
     assert abs((rows * columns).mean()) < 5 / n**0.5
 
 
+def test_the_largest_word_is_still_below_one(monkeypatch):
+    monkeypatch.setattr(Keys, "words", lambda self, count, *_: torch.tensor([[0xFFFFFFFF, 0]])[:, :count])
+    keys = Keys(torch.arange(1), seed=0)
+    assert float(keys.uniform((2,)).min()) > 0
+    assert float(keys.uniform((2,)).max()) < 1
+    assert keys.integers(10, Stream.LABEL).tolist() == [9]
+
+
+def test_integers_are_even():
+    drawn = Keys(torch.arange(30_000), seed=3).integers(3, Stream.LABEL)
+    counts = torch.bincount(drawn, minlength=3).double()
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 2 + 5 * 2
+
+
 def test_uniforms_are_inside_the_open_interval_and_even():
     u = Keys(torch.arange(1000), seed=2).uniform((1024,))
     assert u.min() > 0

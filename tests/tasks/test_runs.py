@@ -173,6 +173,37 @@ def test_another_sampler_scores_the_same_weights(trained):
     assert Result.read(trained / "result.json").sampling.sampler == "ddim"
 
 
+def test_a_sampler_typed_anew_brings_its_own_parts(tmp_path):
+    """variance=small is the ancestral sampler's; evaluating with DDIM must not trip over it."""
+    folder = tmp_path / "a"
+    genbench(*SMALL, "sampler=ancestral", "variance=small", f"run_dir={folder}")
+    finished = genbench("task=evaluate", f"run_dir={folder}", "sampler=ddim", "sampler.steps=2")
+    assert Result.read(Path(finished.stdout.split("record")[1].strip())).sampling.sampler == "ddim"
+
+
+@pytest.mark.parametrize(
+    "typed", ["network.channels=64", "schedule=cosine", "experiment=cifar10/ddpm", "recipe=none"]
+)
+def test_parts_of_the_model_cannot_be_changed_after_either(trained, typed):
+    refused = genbench("task=evaluate", f"run_dir={trained}", typed, check=False)
+    assert refused.returncode == 2
+    assert "cannot be changed" in refused.stderr
+
+
+def test_a_run_refused_by_preflight_does_not_keep_its_directory(tmp_path):
+    folder = tmp_path / "a"
+    refused = genbench(*SMALL, f"run_dir={folder}", "sampler.steps=5000", check=False)
+    assert refused.returncode == 2
+    genbench(*SMALL, f"run_dir={folder}")
+
+
+def test_an_early_non_finite_loss_is_answered_with_advice(tmp_path):
+    finished = genbench(*SMALL, f"run_dir={tmp_path / 'a'}", "optim.lr=1e30", "optim.warmup=0", check=False)
+    assert finished.returncode == 2
+    assert "not finite" in finished.stderr
+    assert "lower optim.lr" in finished.stderr
+
+
 def test_what_made_the_weights_cannot_be_changed_after(trained):
     refused = genbench("task=evaluate", f"run_dir={trained}", "optim.lr=1", check=False)
     assert refused.returncode == 2
@@ -209,7 +240,7 @@ def test_sigterm_stops_cleanly_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert "goes on from there" in output
+    assert "go on from there" in output
     stopped = int(output.split("at step ")[1].split(";")[0].replace(",", ""))
     rest = [argument for argument in command if "trainer.steps" not in argument]
     finished = genbench(*rest, f"trainer.steps={stopped + 2}", check=False)
@@ -239,7 +270,14 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["task=nonsense"], "task=nonsense is not a task"),
         (["sampler=decode"], "Samplers that fit: ancestral, ddim"),
         (["device=tpu7"], "device=tpu7"),
-        (["sampler.guidance=2"], "conditional"),
+        (["sampler.guidance=2"], "Train with conditional=true"),
+        (["seed=-1"], "seed=-1"),
+        (["metrics.seeds=[]"], "metrics.seeds=[0,1,2]"),
+        (["metrics.seeds=[1,1]"], "different whole numbers"),
+        (["metrics.n_samples=3"], "metrics.n_samples=3"),
+        (["trainer.evaluate_every=1", "trainer.evaluate_samples=5"], "trainer.evaluate_samples=5"),
+        (["optim.phases={critc: {lr: 1}}"], "this model's phases are denoiser"),
+        (["budget=1s"], "less than sampling will take"),
         (["budget=soon"], "soon"),
         (["metrics=inception", "metrics.weights={missing}.pth"], "missing.pth"),
         (["dataset=folder", "dataset.path={missing}"], "missing"),
