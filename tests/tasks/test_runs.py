@@ -276,7 +276,7 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["metrics.seeds=[1,1]"], "different whole numbers"),
         (["metrics.n_samples=3"], "metrics.n_samples=3"),
         (["trainer.evaluate_every=1", "trainer.evaluate_samples=5"], "trainer.evaluate_samples=5"),
-        (["optim.phases={critc: {lr: 1}}"], "this model's phases are denoiser"),
+        (["+optim.phases.critc.lr=1"], "this model's phases are denoiser"),
         (["budget=1s"], "less than sampling will take"),
         (["budget=soon"], "soon"),
         (["metrics=inception", "metrics.weights={missing}.pth"], "missing.pth"),
