@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from genbench import help as help_page
-from genbench.configuration import conf_dir, resolve
+from genbench.configuration import SAMPLER_PARTS, conf_dir, resolve
 from genbench.errors import Stopped, UserError
 
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
@@ -29,9 +29,6 @@ TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-
 
 IMPLIED = {"extractor": "model=classifier"}
 """What typing a task says besides."""
-
-SAMPLER_PARTS = ("grid", "variance")
-"""Groups that belong to a sampler and go when another one is chosen."""
 
 OF_A_RUN = ("evaluate", "sample")
 """Tasks that take a finished run's configuration and lay what was typed over it."""

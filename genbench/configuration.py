@@ -56,6 +56,9 @@ CARRIED_OUT = frozenset(
 )
 """Dotted keys (each with everything beneath it) that say where and how a run is carried out."""
 
+SAMPLER_PARTS = ("grid", "variance")
+"""Groups that belong to a sampler and go when another one is chosen."""
+
 SHOWN = 12
 """How many characters of a hash are shown to people; the whole 64 are compared."""
 

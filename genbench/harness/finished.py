@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from genbench.cli import SAMPLER_PARTS
+from genbench.configuration import SAMPLER_PARTS
 from genbench.contracts import Generator, UserError
 from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints

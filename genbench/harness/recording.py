@@ -25,12 +25,14 @@ from genbench.leaderboard.record import (
     Dataset,
     Device,
     Git,
+    Metric,
     Model,
     Result,
     Sampling,
     Training,
     now,
 )
+from genbench.metrics.card import SHIPPED, Card, closed
 
 LIBRARIES = ("torch", "torchvision", "torch-fidelity", "numpy", "triton", "hydra-core")
 """Libraries whose versions a record states."""
@@ -121,13 +123,23 @@ def describe(result: Result) -> str:
     lines = []
     for metric in result.metrics:
         spread = "" if metric.std is None else f" ± {metric.std:.3g} over {metric.n_seeds} evaluation seeds"
-        lines.append(f"  {metric.name:<22} {metric.value:.4g}{spread}  ({metric.n_samples:,} samples)")
+        note = f"{metric.n_samples:,} samples{_place(metric)}"
+        lines.append(f"  {metric.name:<22} {metric.value:.4g}{spread}  ({note})")
     sampling, training = result.sampling, result.training
     lines.append(
         f"  {'cost':<22} {sampling.nfe_mean:g} evaluations and {sampling.seconds_per_image:.3g} s an image; "
         f"{training.images_seen:,} training images in {training.wall_seconds:.0f} s"
     )
     return "\n".join(lines)
+
+
+def _place(metric: Metric) -> str:
+    """Where a shipped extractor's distance stands on its card's scale."""
+    extractor = metric.extractor
+    if extractor is None or metric.name != f"fd_{extractor}" or not (SHIPPED / f"{extractor}.json").is_file():
+        return ""
+    share = closed(metric.value, Card.read(extractor))
+    return f"; {share:.0%} of the way from a per-pixel Gaussian to unseen real images"
 
 
 @cache

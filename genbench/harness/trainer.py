@@ -197,10 +197,9 @@ class Trainer:
                 means = {name: float(value) / since for name, value in sums.items()}
                 means |= {"images_seen": float(self.images_seen), "train_seconds": self.clock.seconds}
                 self.tracker.log(self.step, means)
-                progress.update(
-                    0,
-                    **{name.removesuffix("/loss"): v for name, v in means.items() if name.endswith("/loss")},
-                )
+                losses = {n.removesuffix("/loss"): v for n, v in means.items() if n.endswith("/loss")}
+                shown = losses if len(losses) > 1 else dict(zip(("loss",), losses.values(), strict=True))
+                progress.update(0, **shown)
                 sums, since = {}, 0
             progress.update(1)
             # Training time is the loop's, not that of the pictures and scores somebody asked for on the way.
