@@ -7,6 +7,7 @@ result.json       the record                          samples/        grid.png, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -48,13 +49,13 @@ class RunDirectory:
             raise UserError(f"{self.config_file} is not a configuration.")
         return {str(key): value for key, value in config.items()}
 
-    def claim(self, config: Mapping[str, Any], overrides: Sequence[str], grows: bool) -> bool:
-        """Makes the directory this configuration's; True where it already was, and the run goes on.
+    def examine(self, config: Mapping[str, Any], grows: bool) -> bool:
+        """Whether `config` goes on with the run that lives here (True) or starts one (False).
 
         Raises UserError, showing the differences, where another configuration lives here, and where the
-        directory cannot be written.
+        directory cannot be written. Nothing is written.
         """
-        # A run refused before its first checkpoint has nothing that another configuration could spoil.
+        # A run that never reached a checkpoint has nothing that another configuration could spoil.
         resumed = self.started and any(self.checkpoints.glob("*.json"))
         if resumed:
             refuse_resume(self.config(), config, grows)
@@ -63,18 +64,27 @@ class RunDirectory:
                 f"run_dir={self.path} has files in it but holds no run (no config.yaml). Choose an empty or "
                 "new folder."
             )
-        try:
-            for folder in (self.path, self.checkpoints, self.samples):
-                folder.mkdir(parents=True, exist_ok=True)
-            if not resumed:
-                self.metrics_file.unlink(missing_ok=True)
-            _write(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-            _write(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-        except OSError as error:
+        place = self.nearest
+        if not place.is_dir() or not os.access(place, os.W_OK):
             raise UserError(
-                f"run_dir={self.path} cannot be written: {error}. Choose another run_dir."
-            ) from error
+                f"run_dir={self.path} cannot be written: {place} is no folder to write to. Choose another."
+            )
         return resumed
+
+    @property
+    def nearest(self) -> Path:
+        """The directory, or the nearest one above it that exists."""
+        return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+
+    def claim(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+        """Makes the directory this configuration's, after `examine` had nothing against it."""
+        fresh = not any(self.checkpoints.glob("*.json"))
+        for folder in (self.path, self.checkpoints, self.samples):
+            folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            self.metrics_file.unlink(missing_ok=True)
+        _write(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        _write(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
 
 def _write(file: Path, text: str) -> None:

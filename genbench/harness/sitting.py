@@ -42,14 +42,14 @@ class Sitting:
         if self.ranks.leads:
             print(f"  {topic:<9} {text}", flush=True)
 
-    def claim(self) -> None:
-        """Makes the run directory this configuration's, and says so; see `RunDirectory.claim`."""
+    def examine(self) -> None:
+        """Says whether the run starts or goes on; raises UserError where its directory is another's."""
         config = self.config
         decay = instantiate(config["optim"]["decay"])
         refusal, resumed = None, False
         if self.ranks.leads:
             try:
-                resumed = self.directory.claim(config, self.overrides, grows=not decay.depends_on_total)
+                resumed = self.directory.examine(config, grows=not decay.depends_on_total)
             except UserError as error:
                 refusal = error
         if self.ranks.any(refusal is not None, self.assembly.device):
@@ -57,6 +57,12 @@ class Sitting:
         if self.ranks.leads:
             name = f"{config['model']['name']} on {config['dataset']['name']}, seed {config['seed']}"
             print(f"{name}: {'continues' if resumed else 'starts'} in {self.directory.path}", flush=True)
+
+    def claim(self) -> None:
+        """Makes the directory this run's; after all is checked, so that refusals leave nothing behind."""
+        if self.ranks.leads:
+            self.directory.claim(self.config, self.overrides)
+        self.ranks.barrier()
 
     def check_data(self) -> None:
         """Says where the training images come from, or why they cannot be had."""

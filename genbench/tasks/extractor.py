@@ -22,11 +22,12 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     config["run_dir"] = str(config["run_dir"] or default_run_dir(config, typed.job))
     assembly = Assembly(config, device, Ranks())
     sitting = Sitting(config, typed.overrides, assembly)
-    sitting.claim()
+    sitting.examine()
     sitting.check_data()
     generator = assembly.generator()
     if not isinstance(generator, Classifier):
         raise UserError("task=extractor trains a classifier: leave model unset, or type model=classifier.")
+    sitting.claim()
     trainer = sitting.trainer(generator, sitting.logger())
     outcome = sitting.train(trainer, sitting.deadline(trainer, None))
     shown = [o for o in typed.overrides if not o.startswith(("run_dir=", "logger=", "device=", "data_root="))]

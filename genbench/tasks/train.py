@@ -45,7 +45,7 @@ def run(config: dict[str, Any], typed: Typed) -> float:
 def _run(sitting: Sitting) -> float:
     config, assembly, directory = sitting.config, sitting.assembly, sitting.directory
     preflight.check_numbers(config, sitting.ranks.world)
-    sitting.claim()
+    sitting.examine()
     finished = _finished(sitting)
     if finished is not None:
         sitting.say("finished", "before; nothing is left to do")
@@ -61,7 +61,8 @@ def _run(sitting: Sitting) -> float:
     for line in lines:
         sitting.say("", line)
     logger = sitting.logger()
-    sitting.say("disk", preflight.check_disk(directory.path, generator, config))
+    sitting.say("disk", preflight.check_disk(directory.nearest, generator, config))
+    sitting.claim()
     scoring.refer_to(assembly.images(config["dataset"]["reference"]), config["metrics"]["batch_size"])
     trainer = sitting.trainer(generator, logger)
     deadline = sitting.deadline(trainer, sampler)

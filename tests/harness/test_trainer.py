@@ -183,6 +183,14 @@ def test_images_seen_counts_every_phase_and_repeat(tmp_path):
     assert subject.images_seen == 4 * 3 * BATCH
 
 
+def test_every_batch_is_taken_once_and_in_order(tmp_path):
+    subject = trainer(tmp_path, 4)
+    numbers = []
+    subject.batches = lambda number: numbers.append(number) or batches(number)
+    run(subject)
+    assert numbers == list(range(4 * 3))
+
+
 def test_averages_are_told_the_images_before_each_step(tmp_path):
     """As EDM counts: none before the first step, so that the average starts as the first weights."""
     subject = trainer(tmp_path, 3)
