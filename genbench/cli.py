@@ -8,6 +8,7 @@ jobs are tried and the failures listed at the end.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from genbench import help as help_page
+from genbench import validation
 from genbench.configuration import SAMPLER_PARTS, conf_dir, resolve
 from genbench.errors import Stopped, UserError
 
@@ -113,6 +115,7 @@ def _run(cfg: DictConfig) -> float | None:
     overrides += [str(o) for o in hydra_config.overrides.hydra if str(o).startswith("hydra.searchpath")]
     now = [override for override in overrides if override not in _recalled]
     config = sections(resolve(cfg), hydra_config.runtime.choices)
+    validation.check(config)
     if config["task"] not in TASKS:
         raise UserError(f"task={config['task']} is not a task. Tasks: {', '.join(TASKS)}.")
     task = importlib.import_module(f"genbench.tasks.{config['task']}")
@@ -126,8 +129,11 @@ def _entry(cfg: DictConfig) -> Any:
         return _run(cfg)
     except UserError as error:
         _fail(f"genbench: {error}", multirun)
-    except Stopped:
-        raise SystemExit(0) from None
+    except Stopped as stopped:
+        raise SystemExit(128 + stopped.number) from None
+    except KeyboardInterrupt:
+        print("genbench: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception:
         if not multirun:
             raise
@@ -170,7 +176,8 @@ def register_resolvers() -> None:
 
 
 def main() -> None:
-    """Runs what the command line says; exits 2 on a user's error, 1 where a job of a multirun failed."""
+    """Runs what the command line says; exits 2 on a user's error, 1 where a job of a multirun failed,
+    128 + n where signal n stopped it."""
     register_resolvers()
     _sweep.runs.clear()
     _sweep.failures.clear()

@@ -9,3 +9,7 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """A signal ended the run in good order; nothing more of it, or of its sweep, is to be started."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = number

@@ -23,6 +23,8 @@ def load_images(path: Path, channels: int, resolution: int, data_root: Path) -> 
     """
     if not path.exists():
         raise UserError(f"images={path} does not exist.")
+    if path.is_file() and path.suffix not in (".npz", ".zip"):
+        raise UserError(f"images={path} is neither a folder nor a .zip nor a .npz.")
     if path.suffix == ".npz":
         return _from_npz(path, channels, resolution)
     return Folder(str(path), resolution, channels, name=path.stem or "images").load(data_root, "train").images

@@ -13,6 +13,7 @@ is turned into one message with what was looked for, where, and what to put ther
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import lzma
 import os
@@ -139,6 +140,8 @@ class Published(ABC):
             with _no_endless_wait():
                 self.download(data_root)
         except _DOWNLOAD_ERRORS as error:
+            with contextlib.suppress(OSError):  # a folder made for nothing; one with files in it stays
+                data_root.rmdir()
             raise UserError(self._absent(data_root, split, str(error).strip() or repr(error))) from error
         lacking = self.missing(data_root, split)
         if lacking is not None:

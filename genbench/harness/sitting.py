@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -168,10 +169,11 @@ class Sitting:
             stopper.deafen()
         if outcome.stopped == "signal":
             trainer.tracker.finish({}, 0)
-            self.say(
-                "stopped", f"at step {outcome.steps:,}; the same command with this run_dir goes on from there"
-            )
-            raise Stopped
+            again = f"the same command with run_dir={self.directory.path} goes on from there"
+            self.say("stopped", f"at step {outcome.steps:,}; {again}")
+            raise Stopped(stopper.number or signal.SIGTERM)
+        if outcome.stopped == "budget":
+            self.say("budget", f"reached at step {outcome.steps:,} of {trainer.pace.steps:,}")
         return outcome
 
     def progress(self, total: int, title: str, unit: str, start: int = 0) -> Progress:

@@ -21,7 +21,7 @@ class Stopper:
     def __init__(self, deadline: float | None = None) -> None:
         """deadline: a time.monotonic() value, or None."""
         self.deadline = deadline
-        self.signalled = False
+        self.number: int | None = None
         self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
@@ -36,12 +36,12 @@ class Stopper:
         self._before = {}
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
-        self.signalled = True
+        self.number = number
         self.deafen()
 
     def heard(self, ranks: Ranks, device: torch.device) -> bool:
         """Whether any rank was told to stop."""
-        return ranks.any(self.signalled, device)
+        return ranks.any(self.number is not None, device)
 
     def reason(self, step: int, ranks: Ranks, device: torch.device) -> str | None:
         """ "signal", "budget", or None to go on."""

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from genbench.cli import Typed, key_of
-from genbench.contracts import UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
@@ -25,8 +24,6 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     """Draws `n` images with the first evaluation seed; image i is the same whatever n is."""
     directory = RunDirectory(Path(config["run_dir"]))
     config = overlay(directory.config(), config, [key_of(override) for override in typed.now])
-    if not isinstance(config["n"], int) or config["n"] < 1:
-        raise UserError(f"n={config['n']}: type how many images to draw, 1 or more.")
     refuse_ranks("sample")
     device = resolve_device(config["device"])
     assembly = Assembly(config, device, Ranks())

@@ -240,8 +240,8 @@ def test_sigterm_stops_cleanly_and_the_same_command_goes_on(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert "goes on from there" in output
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"run_dir={folder} goes on from there" in output
     stopped = int(output.split("at step ")[1].split(";")[0].replace(",", ""))
     rest = [argument for argument in command if "trainer.steps" not in argument]
     finished = genbench(*rest, f"trainer.steps={stopped + 2}", check=False)
@@ -273,6 +273,15 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["device=tpu7"], "device=tpu7"),
         (["sampler.guidance=2"], "Train with conditional=true"),
         (["seed=-1"], "seed=-1"),
+        (["trainer.steps=abc"], "trainer.steps=abc: type a whole number from 1 up"),
+        (["trainer.steps=-5"], "trainer.steps=-5"),
+        (["trainer.batch_size=0"], "trainer.batch_size=0"),
+        (["trainer.log_every=0"], "trainer.log_every=0"),
+        (["optim.lr=-1"], "optim.lr=-1: type a number above 0"),
+        (["conditional=maybe"], "conditional=maybe: type true or false"),
+        (["sampler.rule.eta=-1"], "sampler.rule.eta=-1"),
+        (["sampler.steps=abc", "trainer.keep=0"], "trainer.keep=0"),
+        (["task=score", "images=README.md"], "neither a folder nor a .zip"),
         (["metrics.seeds=[]"], "metrics.seeds=[0,1,2]"),
         (["metrics.seeds=[1,1]"], "different whole numbers"),
         (["metrics.n_samples=3"], "metrics.n_samples=3"),

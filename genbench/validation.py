@@ -1,0 +1,102 @@
+"""Types and ranges of the settings people type, checked before anything is imported or started.
+
+A table: the answer to a mistake should not depend on which part of the suite would trip over it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from genbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `least` up; None too where `optional`."""
+
+    least: int
+    optional: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return self.optional
+        return isinstance(value, int) and not isinstance(value, bool) and value >= self.least
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.least} up{' or null' if self.optional else ''}"
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number above zero, or zero too where `zero`; None too where `optional`."""
+
+    zero: bool = False
+    optional: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return self.optional
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return value >= 0 if self.zero else value > 0
+
+    def __str__(self) -> str:
+        return f"a number {'from 0 up' if self.zero else 'above 0'}{' or null' if self.optional else ''}"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """true or false."""
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+SETTINGS: Mapping[str, Whole | Real | Truth] = {
+    "seed": Whole(0),
+    "conditional": Truth(),
+    "n": Whole(1),
+    "trainer.steps": Whole(1),
+    "trainer.batch_size": Whole(1),
+    "trainer.accumulate": Whole(1),
+    "trainer.compile": Truth(),
+    "trainer.log_every": Whole(1),
+    "trainer.sample_every": Whole(1, optional=True),
+    "trainer.evaluate_every": Whole(1, optional=True),
+    "trainer.evaluate_samples": Whole(1),
+    "trainer.checkpoint_every": Whole(1, optional=True),
+    "trainer.keep": Whole(1),
+    "optim.lr": Real(),
+    "optim.warmup": Whole(0),
+    "optim.clip": Real(optional=True),
+    "sampler.steps": Whole(1),
+    "sampler.batch_size": Whole(1),
+    "sampler.clip": Truth(),
+    "sampler.rule.eta": Real(zero=True),
+    "metrics.n_samples": Whole(1),
+    "metrics.batch_size": Whole(1),
+    "speed.batch_size": Whole(1),
+    "speed.rounds": Whole(2),
+}
+"""What each setting must be, where a configuration has it."""
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises UserError naming every setting of `config` that is of a wrong type or range, and what it may be."""
+    wrong = []
+    for key, kind in SETTINGS.items():
+        found: Any = config
+        for part in key.split("."):
+            found = found.get(part, _ABSENT) if isinstance(found, Mapping) else _ABSENT
+        if found is not _ABSENT and not kind.accepts(found):
+            wrong.append(f"{key}={found}: type {kind}.")
+    if wrong:
+        raise UserError(wrong[0] if len(wrong) == 1 else "\n  " + "\n  ".join(wrong))
+
+
+_ABSENT = object()
