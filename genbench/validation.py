@@ -87,7 +87,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth] = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises UserError naming every setting of `config` that is of a wrong type or range, and what it may be."""
+    """Raises UserError naming every setting of `config` whose type or range is wrong, and what it may be."""
     wrong = []
     for key, kind in SETTINGS.items():
         found: Any = config
