@@ -256,6 +256,28 @@ def test_a_budget_ends_with_a_scored_run(tmp_path):
     assert 0 < result.training.steps < 1_000_000
 
 
+def test_pictures_and_scores_on_the_way(tmp_path):
+    folder = tmp_path / "a"
+    periods = ["trainer.sample_every=2", "trainer.evaluate_every=3", "trainer.evaluate_samples=20"]
+    genbench(*SMALL, *periods, f"run_dir={folder}")
+    assert sorted(path.name for path in folder.glob("samples/step-*.png")) == [
+        "step-00000002.png",
+        "step-00000004.png",
+    ]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "eval/fd_digits@20" in row] == [3]
+    finished = genbench("task=evaluate", f"run_dir={folder}", "checkpoint=best")
+    assert "at step 3" in finished.stdout
+
+
+def test_a_conditional_run_with_guidance_says_so(tmp_path):
+    folder = tmp_path / "a"
+    genbench(*SMALL, "conditional=true", "sampler.guidance=1", f"run_dir={folder}")
+    result = Result.read(folder / "result.json")
+    assert result.sampling.conditional
+    assert result.sampling.nfe_mean == 6.0  # two evaluations in each of three steps
+
+
 def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
     finished = genbench(
         "-m", *SMALL, "seed=0,1", "optim.lr=1e-3,1e30", f"hydra.sweep.dir={tmp_path}", check=False
