@@ -24,7 +24,7 @@ Examples
 SETTINGS = """\
 Settings most often changed
   seed=0  device=auto|cpu|cuda  run_dir=PATH  data_root=PATH  budget=20m  conditional=true
-  trainer.steps=N  trainer.batch_size=N  trainer.precision=fp32|bf16  trainer.compile=true
+  trainer.steps=N  trainer.batch_size=N  trainer.precision=auto|fp32|bf16  trainer.compile=true
   sampler.steps=N  sampler.batch_size=N  metrics.n_samples=N  metrics.weights=PATH
 
 More
