@@ -54,10 +54,11 @@ class Typed:
 
 @dataclass
 class Sweep:
-    """The jobs of a multirun: directories of those that ended with a record, and what went wrong."""
+    """The jobs of a multirun: folders of those that ended with a record, what failed, and Hydra's folder."""
 
     runs: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    folder: Path | None = None
 
 
 _sweep = Sweep()
@@ -125,6 +126,7 @@ def _run(cfg: DictConfig) -> float | None:
 
 def _entry(cfg: DictConfig) -> Any:
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    _sweep.folder = Path(HydraConfig.get().sweep.dir) if multirun else None
     try:
         return _run(cfg)
     except UserError as error:
@@ -146,27 +148,6 @@ def _fail(message: str, multirun: bool) -> None:
         raise SystemExit(2)
     overrides = " ".join(HydraConfig.get().overrides.task)
     _sweep.failures.append(f"{overrides}: {message.strip().splitlines()[-1]}")
-
-
-def summary(runs: Sequence[Path]) -> str:
-    """The training seeds of each recipe together, mean and spread, and how to make them a leaderboard row."""
-    from genbench.leaderboard.record import Result
-    from genbench.leaderboard.submission import figures
-
-    groups: dict[str, list[tuple[Path, Result]]] = {}
-    for run in runs:
-        result = Result.read(run / "result.json")
-        groups.setdefault(result.group_hash, []).append((run, result))
-    lines = []
-    for members in groups.values():
-        first = members[0][1]
-        lines.append(f"{first.model.name} on {first.dataset.name}, {len(members)} training seed(s)")
-        for metric in figures([result for _, result in members]).metrics:
-            spread = "" if metric.std is None else f" ± {metric.std:.3g}"
-            lines.append(f"  {metric.name:<22} {metric.mean:.4g}{spread}")
-        paths = " ".join(str(run) for run, _ in members)
-        lines.append(f"  as a leaderboard row: python -m genbench.leaderboard submit {paths}")
-    return "\n".join(lines)
 
 
 def register_resolvers() -> None:
@@ -197,6 +178,10 @@ def main() -> None:
         for failure in _sweep.failures:
             print(f"  {failure}", file=sys.stderr)
     if len(_sweep.runs) > 1:
+        from genbench.sweep import sheet, summary
+
         print(f"\n{summary(_sweep.runs)}")
+        if _sweep.folder is not None:
+            print(f"grids side by side: {sheet(_sweep.runs, _sweep.folder / 'grids.png')}")
     if _sweep.failures:
         raise SystemExit(1)

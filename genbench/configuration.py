@@ -56,8 +56,11 @@ CARRIED_OUT = frozenset(
 )
 """Dotted keys (each with everything beneath it) that say where and how a run is carried out."""
 
-SAMPLER_PARTS = ("grid", "variance")
+SAMPLER_PARTS = ("grid", "variance", "prior")
 """Groups that belong to a sampler and go when another one is chosen."""
+
+METRICS_PARTS = ("divergence",)
+"""Groups that belong to the metrics of a finished run."""
 
 SHOWN = 12
 """How many characters of a hash are shown to people; the whole 64 are compared."""

@@ -108,6 +108,19 @@ class Decodes(Protocol):
 
 
 @runtime_checkable
+class Autoencodes(Decodes, Protocol):
+    """A decoder with an encoder beside it, so that a prior can be fitted to the codes of real images."""
+
+    def encode(
+        self, images: Tensor, labels: Tensor | None = None, randomness: Randomness | None = None
+    ) -> Sequence[Tensor]:
+        """Codes of images [B, C, H, W], one [B, *shape] for each of `latent_shapes`.
+
+        With `randomness` one draw of what the decoder is given in training, else its mean.
+        """
+
+
+@runtime_checkable
 class Denoises(Protocol):
     """A generator that undoes a corruption: x_t and t in, a posterior over x0 out."""
 
@@ -139,6 +152,25 @@ class ClassConditional(Protocol):
 
 
 @runtime_checkable
+class Renormalises(Protocol):
+    """Optional: a decoder whose batch normalisation is estimated anew before sampling.
+
+    In training its networks see batch statistics of weights that are then averaged or moved on; samplers
+    of one step measure the statistics again, on latents of their own, in the modules under `renormalised`.
+    """
+
+    renormalised: nn.Module
+
+
+@runtime_checkable
+class Illustrates(Protocol):
+    """Optional: a generator that has more to show than samples, such as reconstructions."""
+
+    def illustrate(self, images: Tensor, labels: Tensor | None = None) -> Mapping[str, Picture]:
+        """Pictures by name, made of a few unseen images [B, C, H, W] in [-1, 1]."""
+
+
+@runtime_checkable
 class HasLikelihood(Protocol):
     """Optional: a generator that can bound or compute its own likelihood."""
 
@@ -162,6 +194,14 @@ class Posterior:
     mean: Tensor
     logits: Tensor | None = None
     variance: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Images to look at together: float32 [N, C, H, W] in [-1, 1], laid out in rows of `columns`."""
+
+    images: Tensor
+    columns: int
 
 
 class Law(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from genbench.contracts import Batch, Generator, Sampler, Step
+from genbench.contracts import Batch, Fitted, Generator, Sampler, Step
 from genbench.harness.phases import Plan
 from genbench.ops.random import Keys
 
@@ -65,18 +65,19 @@ def measure(
     make_plan: Callable[[Generator], Plan],
     take: Callable[[int], Iterator[Batch]],
     sampler: Sampler | None,
+    fit: Callable[[Generator], Fitted],
     batch_size: int,
     device: torch.device,
 ) -> Durations:
     """Times steps and evaluations on a copy of `generator`; the original is not touched.
 
-    take(step) gives the batches of a step; batch_size is the sampler's.
+    take(step) gives the batches of a step; fit, what the sampler learns from little data; batch_size is the
+    sampler's.
     """
     trial = copy.deepcopy(generator)
-    return Durations(
-        step=_seconds_a_step(make_plan(trial), take),
-        image=None if sampler is None else _seconds_an_image(trial, sampler, batch_size, device),
-    )
+    step = _seconds_a_step(make_plan(trial), take)
+    image = None if sampler is None else _seconds_an_image(trial, sampler, fit(trial), batch_size, device)
+    return Durations(step, image)
 
 
 def _seconds_a_step(plan: Plan, take: Callable[[int], Iterator[Batch]], patience: float = 3.0) -> float:
@@ -94,7 +95,12 @@ def _seconds_a_step(plan: Plan, take: Callable[[int], Iterator[Batch]], patience
 
 @torch.inference_mode()
 def _seconds_an_image(
-    trial: Generator, sampler: Sampler, batch_size: int, device: torch.device, limit: int = 3
+    trial: Generator,
+    sampler: Sampler,
+    fitted: Fitted,
+    batch_size: int,
+    device: torch.device,
+    limit: int = 3,
 ) -> float | None:
     evaluations = sampler.evaluations()
     if evaluations is None:
@@ -105,7 +111,7 @@ def _seconds_an_image(
         torch.zeros(batch_size, dtype=torch.int64, device=device) if getattr(trial, "classes", 0) else None
     )
     with suppress(_Enough):
-        sampler(stopwatch, Keys(torch.arange(batch_size, device=device), 0), labels, {})
+        sampler(stopwatch, Keys(torch.arange(batch_size, device=device), 0), labels, fitted)
     moments = [*stopwatch.moments, _now()] if len(stopwatch.moments) <= limit else stopwatch.moments
     spans = [after - before for before, after in pairwise(moments)]
     return evaluations * min(spans) / batch_size

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from genbench.configuration import SAMPLER_PARTS
+from genbench.configuration import METRICS_PARTS, SAMPLER_PARTS
 from genbench.contracts import Generator, UserError
 from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
@@ -27,7 +27,7 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     now; typed: the keys typed now. Raises UserError where something was typed that the weights depend on.
     """
     tops = {key.split(".")[0] for key in typed}
-    taken = {*REPLACEABLE, *RECHOSEN, *SAMPLER_PARTS, "hydra"}
+    taken = {*REPLACEABLE, *RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, "hydra"}
     if changed := sorted(tops - taken):
         raise UserError(
             f"{', '.join(changed)} cannot be changed for a run that is trained; a finished run takes "
@@ -36,7 +36,7 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     config = {**saved, **{key: composed[key] for key in REPLACEABLE}}
     if tops & {"sampler", *SAMPLER_PARTS}:
         config["sampler"] = composed["sampler"]
-    if "metrics" in tops:
+    if tops & {"metrics", *METRICS_PARTS}:
         config["metrics"] = composed["metrics"]
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 from genbench.contracts import Batch, Fitted, Generator, Sampler
 from genbench.data.batches import Batches
@@ -13,10 +14,10 @@ from genbench.ops.random import Ambient
 FIT_BATCH = 500
 
 
-def fit(sampler: Sampler, model: Generator, assembly: Assembly) -> Fitted:
+def fit(sampler: Sampler, model: Generator, assembly: Assembly, most: int | None = None) -> Fitted:
     """Fits `sampler` on the training split; the same on every rank, since all see the same batches.
 
-    Batches come in a fixed order, unflipped, for as long as the sampler asks.
+    Batches come in a fixed order, unflipped, for as long as the sampler asks, or `most` of them.
     """
     if type(sampler).fit is Sampler.fit:
         return {}
@@ -24,12 +25,10 @@ def fit(sampler: Sampler, model: Generator, assembly: Assembly) -> Fitted:
     size = min(FIT_BATCH, len(images))
     batches = Batches(images, size, assembly.config["seed"], flip=False)
 
-    def endless() -> Iterator[Batch]:
-        number = 0
-        while True:
+    def numbered() -> Iterator[Batch]:
+        for number in count() if most is None else range(most):
             yield batches(number)
-            number += 1
 
     seed_torch(assembly.config["seed"], "fit")
     model.eval()
-    return sampler.fit(model, endless(), Ambient(size, assembly.device))
+    return sampler.fit(model, numbered(), Ambient(size, assembly.device))

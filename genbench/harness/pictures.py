@@ -6,8 +6,13 @@ import math
 from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 from torch import Tensor
+
+from genbench.contracts import Generator, Illustrates, UserError
+from genbench.harness.assembly import Assembly
+from genbench.ops.quantize import dequantize, quantize
 
 SMALLEST_TILE = 32
 """Images are enlarged by a whole factor to at least this many pixels, so that 8x8 digits can be seen."""
@@ -28,6 +33,34 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
         top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
         canvas[:, top : top + height, left : left + width] = tile.expand(3, -1, -1)
     return Image.fromarray(canvas.permute(1, 2, 0).numpy())
+
+
+ILLUSTRATED = 16
+"""How many real images a model is given to make its own pictures of."""
+
+
+@torch.inference_mode()
+def illustrate(model: Generator, assembly: Assembly, folder: Path, prefix: str = "") -> dict[str, Path]:
+    """Writes the pictures `model` has of its own to `folder`/<prefix><name>.png; their paths by name.
+
+    They are made of test images, or of training images where a folder of one's own has no others. Every rank
+    calls this and the leading one writes.
+    """
+    if not isinstance(model, Illustrates):
+        return {}
+    try:
+        instantiate(assembly.config["dataset"]["source"]).locate(assembly.data_root, "test")
+        real = assembly.images("test")
+    except UserError:
+        real = assembly.images("train")
+    if not assembly.ranks.leads:
+        return {}
+    model.eval()
+    labels = None if real.labels is None else real.labels[:ILLUSTRATED]
+    return {
+        name: save_grid(quantize(picture.images), folder / f"{prefix}{name}.png", picture.columns)
+        for name, picture in model.illustrate(dequantize(real.images[:ILLUSTRATED]), labels).items()
+    }
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> Path:

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from genbench import __version__
@@ -19,7 +18,6 @@ from genbench.configuration import config_hash, group_hash
 from genbench.contracts import Generator
 from genbench.data.images import ImageSet
 from genbench.harness.assembly import parameter_count
-from genbench.harness.pictures import save_grid
 from genbench.harness.scoring import Scored
 from genbench.leaderboard.record import (
     Dataset,
@@ -110,12 +108,6 @@ def compose(
         versions=library_versions(),
         created=now(),
     )
-
-
-def write_samples(scored: Scored, folder: Path, pictured: int) -> None:
-    """grid.png (the first `pictured`) and samples.npz (`images`, uint8 NHWC) of the first evaluation seed."""
-    save_grid(scored.images[:pictured], folder / "grid.png")
-    np.savez_compressed(folder / "samples.npz", images=scored.images.permute(0, 2, 3, 1).numpy())
 
 
 def describe(result: Result) -> str:

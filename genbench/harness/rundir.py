@@ -3,6 +3,7 @@
 config.yaml       the resolved configuration          metrics.jsonl   one object a logged step
 overrides.yaml    what was typed                      checkpoints/    the training state
 result.json       the record                          samples/        grid.png, samples.npz
+fitted.safetensors  what the sampler learnt, if anything
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from genbench.harness.progress import Progress
 from genbench.harness.sampling import Source
 from genbench.leaderboard.record import Metric
 from genbench.metrics.choice import check, choose
-from genbench.metrics.evaluation import Evaluation, MetricValue, across_seeds
+from genbench.metrics.evaluation import DEFAULT, Build, Evaluation, MetricValue, across_seeds
 from genbench.metrics.extractors import Extractor
 from genbench.metrics.reference import Reference, reference_moments
 
@@ -48,8 +48,15 @@ class Scored:
 class Scoring:
     """Extractors with their reference statistics, ready to score any number of samplers."""
 
-    def __init__(self, extractors: Sequence[Extractor], device: torch.device, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        extractors: Sequence[Extractor],
+        device: torch.device,
+        ranks: Ranks,
+        measures: Sequence[Build] = (),
+    ) -> None:
         self.extractors = [extractor.to(device) for extractor in extractors]
+        self.measures = [*DEFAULT, *measures]
         self.device = device
         self.ranks = ranks
         self._references: list[Reference] = []
@@ -65,7 +72,7 @@ class Scoring:
     def evaluate(self, chunks: Iterable[tuple[Tensor, Tensor]], n_samples: int) -> list[MetricValue]:
         """Every metric of this rank's images, given as (uint8 [B, C, H, W], index int64 [B])."""
         evaluations = [
-            Evaluation(extractor, reference, n_samples)
+            Evaluation(extractor, reference, n_samples, self.measures)
             for extractor, reference in zip(self.extractors, self._references, strict=True)
         ]
         for images, index in chunks:
@@ -118,7 +125,8 @@ def build_scoring(
     assembly: Assembly, metrics: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> tuple[Scoring, list[str]]:
     """The extractors `metrics` names, and lines saying what was decided; see `genbench.metrics.choice`."""
-    extractors = [_extractor(entry, metrics["weights"]) for entry in metrics["extractors"]]
+    extractors = [_extractor(entry, metrics["weights"]) for entry in metrics["extractors"].values()]
+    measures = [_measure(entry) for entry in metrics["measures"].values()]
     also = metrics["also_inception"]
     lines: list[str] = []
     if also == "auto":
@@ -129,13 +137,19 @@ def build_scoring(
         also = assembly.ranks.broadcast_text(str(also)) == "True"
     chosen, _ = choose(extractors, also, image_shape[0], assembly.device, metrics["weights"])
     lines += check(chosen, image_shape, metrics["n_samples"], assembly.device)
-    return Scoring(chosen, assembly.device, assembly.ranks), lines
+    return Scoring(chosen, assembly.device, assembly.ranks, measures), lines
 
 
 def _extractor(entry: Mapping[str, Any], weights: str | None) -> Extractor:
     """An extractor as conf/ names it; `metrics.weights` goes to those that take weights."""
     accepts = "weights" in inspect.signature(get_class(entry["_target_"])).parameters
     return instantiate(entry, **({"weights": weights} if accepts else {}), _convert_="all")
+
+
+def _measure(entry: Mapping[str, Any]) -> Build:
+    """A further metric as conf/ names it: a factory of the number of samples and the features' dimension."""
+    factory = instantiate(entry, _convert_="all")
+    return lambda extractor, n: factory(n_samples=n, dimension=extractor.dimensions[extractor.features])
 
 
 def to_record(value: MetricValue) -> Metric:

@@ -150,7 +150,8 @@ class Metric(Strict):
     """One number, and all that is needed to know what it means.
 
     `value` is the mean over `n_seeds` evaluation seeds and `std` their sample standard deviation (None
-    exactly where there is one seed); `split_std` is the deviation over the Inception Score's ten splits.
+    exactly where there is one seed); `split_std` is the deviation over the splits of a
+    metric that has them (the Inception Score has ten).
     `extractor`, `reference`, `quantiser` and `resize` are None where the metric uses none (a likelihood has
     no extractor).
     """

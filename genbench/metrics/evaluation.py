@@ -21,7 +21,7 @@ from torch import Tensor
 from genbench.metrics.extractors import Extractor
 from genbench.metrics.fid import FrechetDistance
 from genbench.metrics.inception_score import InceptionScore
-from genbench.metrics.moments import Moments, SumTensors
+from genbench.metrics.moments import SumTensors
 from genbench.metrics.reference import Reference
 from genbench.ops.quantize import QUANTISER
 
@@ -45,7 +45,7 @@ class Metric(Protocol):
     def reduce(self, sum_tensors: SumTensors, device: torch.device | str = "cpu") -> None:
         """Becomes the state over all ranks."""
 
-    def compute(self, reference: Moments) -> tuple[float, float | None]:
+    def compute(self, reference: Reference) -> tuple[float, float | None]:
         """(value, deviation over splits or None)."""
 
 
@@ -54,8 +54,8 @@ class MetricValue:
     """One number, and what a reader needs to trust it.
 
     value: over several evaluation seeds their mean, and then std their sample deviation (None for one
-    seed); split_std: the population deviation over the inception score's ten splits (None for other
-    metrics; mean over seeds); n_samples: images scored for each seed; reference, reference_sha256: see
+    seed); split_std: the deviation over the splits of a metric that has them, such as the inception
+    score's ten (mean over seeds); n_samples: images scored for each seed; reference, reference_sha256: see
     `Reference`.
     """
 
@@ -135,7 +135,7 @@ class Evaluation:
         standard = self.n_samples == self.extractor.standard_count
         values = []
         for metric in self.metrics:
-            value, spread = metric.compute(self.reference.moments)
+            value, spread = metric.compute(self.reference)
             name = self.extractor.metric(metric.kind)
             values.append(
                 MetricValue(

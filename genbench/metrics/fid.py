@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from genbench.metrics.moments import Moments, SumTensors
+from genbench.metrics.reference import Reference
 
 
 class FrechetDistance:
@@ -42,9 +43,9 @@ class FrechetDistance:
         """Becomes the state over all ranks; the sums are made on `device`."""
         self.moments.reduce(sum_tensors, self.dimension, device)
 
-    def compute(self, reference: Moments) -> tuple[float, None]:
+    def compute(self, reference: Reference) -> tuple[float, None]:
         """The distance, and no spread: it has no splits."""
-        return frechet_distance(self.moments, reference), None
+        return frechet_distance(self.moments, reference.moments), None
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

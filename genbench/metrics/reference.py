@@ -14,11 +14,15 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from genbench.data.images import ImageSet
 from genbench.metrics.extractors import Extractor
@@ -29,6 +33,10 @@ _log = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Part of every name, to be raised when `Moments` or the passes that fill it change meaning."""
+
+
+def _unknown() -> Tensor:
+    raise ValueError("only moments are known of these real images, not their features")
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Reference:
     moments: Moments
     images: str
     sha256: str
+    features: Callable[[], Tensor] = _unknown
+    """The features themselves, float32 [N, D], for metrics that compare sets: computed at the first call."""
 
 
 def reference_moments(
@@ -76,7 +86,12 @@ def reference_moments(
             moments.update(extractor(part)[extractor.features])
         if file is not None:
             _write(file, key, moments)
-    return Reference(moments, f"{images.split}, {len(images)} images", sha256)
+
+    @cache
+    def features() -> Tensor:
+        return torch.cat([extractor(part)[extractor.features] for part in images.images.split(batch_size)])
+
+    return Reference(moments, f"{images.split}, {len(images)} images", sha256, features)
 
 
 def _read(file: Path, key: str) -> Moments | None:

@@ -12,15 +12,13 @@ from genbench.cli import Typed, key_of
 from genbench.configuration import config_hash
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly
+from genbench.harness.conclusion import conclude
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.finished import overlay, restore
-from genbench.harness.fitting import fit
 from genbench.harness.progress import Progress
-from genbench.harness.recording import compose, describe, git_state, write_samples
+from genbench.harness.recording import describe, git_state
 from genbench.harness.rundir import RunDirectory
-from genbench.harness.sampling import Source
 from genbench.harness.scoring import build_scoring
-from genbench.tasks.train import GRID_IMAGES
 
 
 def run(config: dict[str, Any], typed: Typed) -> float:
@@ -46,27 +44,18 @@ def _evaluate(config: dict[str, Any], typed: Typed, assembly: Assembly, director
         print(f"{directory.path} at step {trained.steps:,}", flush=True)
         for line in (preflight.describe_model(generator, sampler, config), *lines):
             print(f"  {line}", flush=True)
-    reference = assembly.images(config["dataset"]["reference"])
-    scoring.refer_to(reference, metrics["batch_size"])
-    source = Source(
-        generator,
-        sampler,
-        fit(sampler, generator, assembly),
-        config["sampler"]["batch_size"],
-        assembly.device,
-        ranks,
+    scoring.refer_to(assembly.images(config["dataset"]["reference"]), metrics["batch_size"])
+    name = f"{config['sampler']['name']}-step{trained.steps}-{config_hash(config)[:12]}"
+    folder = directory.path / "evaluations" / name
+
+    def progress(total: int, title: str, unit: str) -> Progress:
+        return Progress(total, title, unit=unit, visible=ranks.leads)
+
+    result, pictures = conclude(
+        assembly, typed.overrides, generator, sampler, scoring, trained, folder, progress
     )
-    share = metrics["n_samples"] * len(metrics["seeds"]) // ranks.world
-    with Progress(share, "sampling", unit="image", visible=ranks.leads) as progress:
-        scored = scoring.score(source, metrics["n_samples"], metrics["seeds"], progress)
-    result = compose(config, typed.overrides, generator, reference, trained, scored, assembly.device)
     if ranks.leads:
-        name = f"{config['sampler']['name']}-step{trained.steps}-{config_hash(config)[:12]}"
-        folder = directory.path / "evaluations" / name
-        write_samples(scored, folder / "samples", GRID_IMAGES)
-        result.write(folder / "result.json")
         print(describe(result))
-        print(f"  samples   {folder / 'samples' / 'grid.png'}")
+        print(f"  samples   {pictures['samples']}")
         print(f"  record    {folder / 'result.json'}", flush=True)
-    ranks.barrier()
     return result.metrics[0].value

@@ -10,18 +10,15 @@ from genbench.configuration import config_hash
 from genbench.contracts import Sampler
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
+from genbench.harness.conclusion import GRID_IMAGES, conclude, source_of
 from genbench.harness.distributed import Ranks, resolve_device
-from genbench.harness.fitting import fit
-from genbench.harness.pictures import save_grid
-from genbench.harness.recording import Trained, compose, describe, git_state, write_samples
+from genbench.harness.pictures import illustrate, save_grid
+from genbench.harness.recording import Trained, describe, git_state
 from genbench.harness.rundir import default_run_dir
-from genbench.harness.sampling import Source
 from genbench.harness.scoring import Scoring, build_scoring
 from genbench.harness.sitting import Sitting
 from genbench.harness.trainer import Outcome, Periodic, Trainer
 from genbench.leaderboard.record import Result
-
-GRID_IMAGES = 64
 
 VALIDATION_SEED = 2**32 - 1
 """Evaluation seed of scores on the way: checkpoints are not chosen by the images that are reported."""
@@ -79,27 +76,22 @@ def _finished(sitting: Sitting) -> Result | None:
     return result if done and result.config_hash == config_hash(sitting.config) else None
 
 
-def _source(sitting: Sitting, trainer: Trainer, sampler: Sampler) -> Source:
-    model = trainer.sampling_model
-    fitted = fit(sampler, model, sitting.assembly)
-    batch_size = sitting.config["sampler"]["batch_size"]
-    return Source(model, sampler, fitted, batch_size, sitting.assembly.device, sitting.ranks)
-
-
 def _periodic(sitting: Sitting, trainer: Trainer, sampler: Sampler, scoring: Scoring) -> list[Periodic]:
     settings = sitting.config["trainer"]
 
     def grid(step: int) -> None:
-        source = _source(sitting, trainer, sampler)
+        source = source_of(sitting.assembly, trainer.sampling_model, sampler)
+        folder, prefix = sitting.directory.samples, f"step-{step:08d}"
+        pictures = illustrate(source.model, sitting.assembly, folder, f"{prefix}-")
         if sitting.ranks.leads:
             drawn = next(source.alone().draw(GRID_IMAGES, 0))
-            path = save_grid(drawn.images, sitting.directory.samples / f"step-{step:08d}.png")
-            trainer.tracker.image(step, "samples", path)
+            pictures["samples"] = save_grid(drawn.images, folder / f"{prefix}.png")
+        for name, path in pictures.items():
+            trainer.tracker.image(step, name, path)
 
     def score(step: int) -> float:
-        scored = scoring.score(
-            _source(sitting, trainer, sampler), settings["evaluate_samples"], [VALIDATION_SEED]
-        )
+        source = source_of(sitting.assembly, trainer.sampling_model, sampler)
+        scored = scoring.score(source, settings["evaluate_samples"], [VALIDATION_SEED])
         trainer.tracker.log(step, {f"eval/{metric.name}": metric.value for metric in scored.metrics})
         return scored.main.value if scored.main.better == "lower" else -scored.main.value
 
@@ -111,11 +103,6 @@ def _finish(
     sitting: Sitting, trainer: Trainer, sampler: Sampler, scoring: Scoring, outcome: Outcome
 ) -> float:
     config, directory = sitting.config, sitting.directory
-    source = _source(sitting, trainer, sampler)
-    metrics = config["metrics"]
-    share = metrics["n_samples"] * len(metrics["seeds"]) // sitting.ranks.world
-    with sitting.progress(share, "sampling", "image") as progress:
-        scored = scoring.score(source, metrics["n_samples"], metrics["seeds"], progress)
     trained = Trained(
         steps=outcome.steps,
         images_seen=trainer.images_seen,
@@ -124,19 +111,23 @@ def _finish(
         averaged=trainer.average is not None,
         world=sitting.ranks.world,
     )
-    reference = sitting.assembly.images(config["dataset"]["reference"])
-    result = compose(
-        config, sitting.overrides, trainer.generator, reference, trained, scored, sitting.assembly.device
+    result, pictures = conclude(
+        sitting.assembly,
+        sitting.overrides,
+        trainer.sampling_model,
+        sampler,
+        scoring,
+        trained,
+        directory.path,
+        sitting.progress,
     )
     if sitting.ranks.leads:
-        write_samples(scored, directory.samples, GRID_IMAGES)
-        result.write(directory.result_file)
         values = {f"eval/{metric.name}": metric.value for metric in result.metrics}
         trainer.tracker.log(outcome.steps, values)
-        trainer.tracker.image(outcome.steps, "samples", directory.samples / "grid.png")
+        for name, path in pictures.items():
+            trainer.tracker.image(outcome.steps, name, path)
         trainer.tracker.finish(values, 0)
         _show(sitting, result)
-    sitting.ranks.barrier()
     return result.metrics[0].value
 
 

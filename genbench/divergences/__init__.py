@@ -1,0 +1,1 @@
+"""f-divergences, their variational bounds, and how a critic's output becomes the bound's two terms."""

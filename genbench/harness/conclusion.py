@@ -1,0 +1,73 @@
+"""The end of a run or an evaluation: what the sampler learns, images drawn, scored, pictured and recorded.
+
+Into a folder go samples/grid.png, samples/samples.npz (uint8 NHWC), the pictures a model has of its own
+(samples/<name>.png), fitted.safetensors where the sampler learnt anything, and result.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+
+from genbench.contracts import Generator, Sampler
+from genbench.harness.assembly import Assembly
+from genbench.harness.fitting import fit
+from genbench.harness.pictures import illustrate, save_grid
+from genbench.harness.progress import Progress
+from genbench.harness.recording import Trained, compose
+from genbench.harness.sampling import Source
+from genbench.harness.scoring import Scoring
+from genbench.leaderboard.record import Result
+
+GRID_IMAGES = 64
+"""How many samples a grid shows."""
+
+
+def source_of(assembly: Assembly, model: Generator, sampler: Sampler) -> Source:
+    """`model` as it is sampled in this run: the sampler fitted, over all ranks."""
+    return Source(
+        model,
+        sampler,
+        fit(sampler, model, assembly),
+        assembly.config["sampler"]["batch_size"],
+        assembly.device,
+        assembly.ranks,
+    )
+
+
+def conclude(
+    assembly: Assembly,
+    command: Sequence[str],
+    model: Generator,
+    sampler: Sampler,
+    scoring: Scoring,
+    trained: Trained,
+    folder: Path,
+    progress: Callable[[int, str, str], Progress],
+) -> tuple[Result, dict[str, Path]]:
+    """Draws and scores what the configuration asks for and leaves it in `folder`; also pictures, by name.
+
+    progress: (total, title, unit) -> the bar that is shown meanwhile. Every rank calls this.
+    """
+    config, ranks = assembly.config, assembly.ranks
+    metrics = config["metrics"]
+    source = source_of(assembly, model, sampler)
+    share = metrics["n_samples"] * len(metrics["seeds"]) // ranks.world
+    with progress(share, "sampling", "image") as bar:
+        scored = scoring.score(source, metrics["n_samples"], metrics["seeds"], bar)
+    reference = assembly.images(config["dataset"]["reference"])
+    result = compose(config, command, model, reference, trained, scored, assembly.device)
+    pictures = illustrate(model, assembly, folder / "samples")
+    if ranks.leads:
+        pictures["samples"] = save_grid(scored.images[:GRID_IMAGES], folder / "samples" / "grid.png")
+        rows = scored.images.permute(0, 2, 3, 1).numpy()
+        np.savez_compressed(folder / "samples" / "samples.npz", images=rows)
+        if source.fitted:
+            tensors = {name: value.cpu().contiguous() for name, value in source.fitted.items()}
+            save_file(tensors, folder / "fitted.safetensors")
+        result.write(folder / "result.json")
+    ranks.barrier()
+    return result, pictures

@@ -1,0 +1,81 @@
+"""Runs of one-step generators from the command line: what samplers learn, pictures, divergences, sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import genbench
+from PIL import Image
+from safetensors.torch import load_file
+
+from genbench.harness.scoring import fitted_sha256
+from genbench.leaderboard.record import Result
+
+SMALL = [
+    "logger=none",
+    "device=cpu",
+    "trainer.steps=4",
+    "trainer.batch_size=16",
+    "metrics.n_samples=24",
+]
+GAN = [*SMALL, "model=fgan", "backbone.generator.widths=[16,8]", "backbone.critic.widths=[8,16]"]
+GAN += ["sampler.statistics=600"]
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "gan"
+    genbench(*GAN, f"run_dir={folder}")
+    return folder
+
+
+def test_what_the_sampler_learnt_is_saved_and_recorded(gan):
+    result = Result.read(gan / "result.json")
+    fitted = load_file(gan / "fitted.safetensors")
+    assert {name.rpartition(".")[2] for name in fitted} == {"running_mean", "running_var"}
+    assert result.sampling.fitted_sha256 == fitted_sha256(fitted)
+    assert result.sampling.nfe_max == 1
+
+
+def test_samples_of_the_run_are_had_again(gan):
+    genbench("task=sample", f"run_dir={gan}", "n=3")
+    kept = np.load(gan / "samples" / "samples.npz")["images"]
+    for index in range(3):
+        image = np.asarray(Image.open(gan / "samples" / f"{index:06d}.png"))
+        assert np.array_equal(image, kept[index, :, :, 0])
+
+
+def test_the_divergence_is_a_metric_of_runs_and_of_anyones_images(gan):
+    quick = ["metrics=divergence", "metrics.measures.divergence.estimator.steps=20"]
+    said = genbench("task=evaluate", f"run_dir={gan}", *quick, "divergence=kl", "metrics.n_samples=24").stdout
+    assert "divergence_kl_digits@24" in said
+    images = gan / "samples" / "samples.npz"
+    scored = genbench("task=score", f"images={images}", "device=cpu", *quick).stdout
+    assert "divergence_js_digits@24" in scored
+
+
+def test_an_autoencoder_shows_reconstructions_and_interpolations(tmp_path):
+    genbench(*SMALL, "model=eae", "trainer.sample_every=2", f"run_dir={tmp_path / 'eae'}")
+    samples = tmp_path / "eae" / "samples"
+    for name in ("grid", "reconstructions", "interpolations", "step-00000002-reconstructions"):
+        assert (samples / f"{name}.png").is_file(), name
+    said = genbench("task=evaluate", f"run_dir={tmp_path / 'eae'}", "sampler=fitted_prior").stdout
+    folder = next((tmp_path / "eae" / "evaluations").iterdir())
+    assert "fd_digits@24" in said
+    assert Result.read(folder / "result.json").sampling.fitted_sha256 is not None
+    assert (folder / "fitted.safetensors").is_file()
+
+
+def test_a_fitted_prior_needs_an_encoder(gan):
+    refused = genbench("task=evaluate", f"run_dir={gan}", "sampler=fitted_prior", check=False)
+    assert refused.returncode == 2
+    assert "Samplers that fit: decode" in refused.stderr
+
+
+def test_a_sweep_ends_with_scores_by_recipe_and_a_sheet_of_grids(tmp_path):
+    finished = genbench("-m", *GAN, "divergence=kl,tv", f"hydra.sweep.dir={tmp_path}")
+    assert "fgan on digits, divergence=kl, 1 training seed(s)" in finished.stdout
+    assert "fgan on digits, divergence=tv, 1 training seed(s)" in finished.stdout
+    assert Image.open(tmp_path / "grids.png").width > 300
