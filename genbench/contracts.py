@@ -187,13 +187,15 @@ Noise = Any  # what a corruption draws once per trajectory: a tensor, or a struc
 class Posterior:
     """What a denoiser knows about x0 given x_t.
 
-    mean: [B, C, H, W] in [-1, 1]; logits: [B, C, H, W, V] where pixels are categorical; variance: per pixel,
-    broadcastable to the mean, where it is known.
+    mean: [B, C, H, W] in [-1, 1]; logits: [B, C, H, W, V] where pixels are categorical; variance: of x0 given
+    x_t per pixel, broadcastable to the mean, where it is known; share: in [0, 1], what Improved DDPM learns
+    of the reverse step's variance, which is no variance of x0.
     """
 
     mean: Tensor
     logits: Tensor | None = None
     variance: Tensor | None = None
+    share: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -215,20 +217,33 @@ class Law(Protocol):
         """One draw; `step` separates the draws of one trajectory from each other."""
 
 
-class Rule(Protocol):
-    """How much of the noise in x_t a correction keeps (UDM's rules: fresh, deterministic, mixed).
+@dataclass(frozen=True)
+class Level:
+    """A time and what a Gaussian corruption is there: float64 tensors of shape [] or [B].
 
-    For corruptions with Gaussian noise: how the standard deviation at the target time is split.
+    alpha, sigma: signal and noise; alpha_rate, sigma_rate: their derivatives in t.
     """
 
-    keeps_noise: bool
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    alpha_rate: Tensor
+    sigma_rate: Tensor
+
+
+Coefficients = tuple[Tensor, Tensor, Tensor]
+"""Of x_t and of the estimate in a step, and the standard deviation of its noise: [], [B], or per pixel."""
+
+
+class Rule(ABC):
+    """How x_s follows from x_t and an estimate of x0: the three rules of unified diffusion, and others."""
+
+    keeps_noise: ClassVar[bool]
     """Whether the noise in x_t must be recoverable from (x_t, x0); refused where it is not."""
 
-    def split(self, sigma_s: Tensor, sigma_t: Tensor, sigma_ts: Tensor) -> tuple[Tensor, Tensor]:
-        """(std replaced by fresh noise in the mean's coefficients, std of the noise added).
-
-        sigma_s, sigma_t are the noise levels at s < t, sigma_ts that of the transition from s to t.
-        """
+    @abstractmethod
+    def coefficients(self, s: Level, t: Level, x0: Posterior) -> Coefficients:
+        """(k, c, std) of x_s = k x_t + c x0_hat + std z, z ~ N(0, I), for s < t."""
 
 
 class Corruption(ABC):

@@ -1,10 +1,7 @@
 """Gaussian corruption, x_t = alpha_t x_0 + sigma_t eps, for any schedule.
 
-For s < t, with alpha_ts = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2, a step back is
-
-    x_s = alpha_s x0_hat + k (x_t - alpha_t x0_hat) + added z,    k = sqrt(sigma_s^2 - replaced^2) / sigma_t
-
-DDPM, DDIM and everything between them differ in the rule that gives (replaced, added), and in nothing else.
+A step back from t to s < t is linear in x_t, the estimate and fresh noise. DDPM, DDIM, the reverse SDE and
+everything between them differ in the rule that gives the coefficients, and in nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genbench.contracts import Corruption, Fitted, Noise, Posterior, Rule
+from genbench.contracts import Corruption, Fitted, Level, Noise, Posterior, Rule
 from genbench.corruptions.schedules import Schedule
 from genbench.ops.combine import combine
 from genbench.ops.random import Randomness, Stream
@@ -62,14 +59,14 @@ class Gaussian(Corruption):
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
         return combine((self.alpha(t), self.sigma(t)), (x0, noise))
 
+    def level(self, t: Tensor) -> Level:
+        """Everything a rule needs to know of time t."""
+        schedule = self.schedule
+        return Level(t, self.alpha(t), self.sigma(t), schedule.alpha_rate(t), schedule.sigma_rate(t))
+
     def reverse(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, rule: Rule) -> GaussianLaw:
-        alpha_s, alpha_t = self.alpha(s), self.alpha(t)
-        sigma_s, sigma_t = self.sigma(s), self.sigma(t)
-        # Rounding must not make a variance negative where s = t (a repeated grid time is a no-op).
-        sigma_ts = (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2).clamp(min=0).sqrt()
-        replaced, added = rule.split(sigma_s, sigma_t, sigma_ts)
-        kept = (sigma_s**2 - replaced**2).clamp(min=0).sqrt() / sigma_t
-        return GaussianLaw((kept, alpha_s - kept * alpha_t), (x_t, x0.mean), added)
+        kept, estimate, std = rule.coefficients(self.level(s), self.level(t), x0)
+        return GaussianLaw((kept, estimate), (x_t, x0.mean), std)
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         noise = randomness.normal(shape[1:], stream=Stream.TERMINAL)

@@ -38,6 +38,27 @@ class Schedule(ABC):
         """The noise level s_t, float64, of t's shape."""
 
     @abstractmethod
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        """d alpha / dt, float64, of t's shape; at a kink the derivative from below."""
+
+    @abstractmethod
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        """d sigma / dt for t > 0, likewise."""
+
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        """lambda = log(alpha / sigma), float64, falling in t."""
+        return self.log_alpha(t) - self.sigma(t).log()
+
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """The time at which lambda has the given values, found by bisection to the last digits of float64."""
+        low, high = torch.zeros_like(half_log_snr), torch.ones_like(half_log_snr)
+        for _ in range(100):
+            middle = (low + high) / 2
+            noisier = self.half_log_snr(middle) < half_log_snr
+            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
+        return high
+
+    @abstractmethod
     def conditioning(self, t: Tensor) -> Tensor:
         """What the network embeds for time t, float32, of t's shape."""
 
@@ -81,6 +102,14 @@ class DiscreteVP(Schedule):
 
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        table = self._table(t.device)
+        above = (t.double() * self.steps - 1e-9).ceil().long().clamp(1, self.steps)
+        return self.alpha(t) * (table[above] - table[above - 1]) * self.steps
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return -self.alpha(t) * self.alpha_rate(t) / self.sigma(t)  # alpha^2 + sigma^2 = 1
 
     def conditioning(self, t: Tensor) -> Tensor:
         """Ho's 0-based index, 0 ... T - 1: time i / T is embedded as i - 1."""

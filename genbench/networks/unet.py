@@ -17,30 +17,18 @@ exactly (the reference draws them with variance 1e-10).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genbench.contracts import UserError
 from genbench.networks.attention import Attention
 from genbench.networks.dropout import dropout_
+from genbench.networks.embedding import Positional, with_label
 from genbench.networks.initialisation import convolution, drawn, drawn_in_parts, group_norm, zeroed
+from genbench.networks.levels import Levels, memory_format
 from genbench.networks.resampling import Upsample
-
-
-def sinusoidal_embedding(time: Tensor, dimension: int, longest: float = 10_000.0) -> Tensor:
-    """[sin(w_k time)] then [cos(w_k time)], w_k geometric from 1 to 1/`longest` (Vaswani et al. 2017).
-
-    time: [B], of any dtype; returns float32 [B, dimension], its last column zero where `dimension` is odd.
-    """
-    half = dimension // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=time.device) / max(half - 1, 1)
-    angle = time.float()[:, None] * torch.exp(-math.log(longest) * exponent)
-    embedding = torch.cat((angle.sin(), angle.cos()), dim=1)
-    return F.pad(embedding, (0, dimension - 2 * half))
 
 
 class ResidualBlock(nn.Module):
@@ -126,12 +114,11 @@ class UNet(nn.Module):
     the feature maps that attend to themselves (the smallest always does, in the middle); heads: attention
     heads; dropout: probability; classes: number of classes, 0 for none; out_channels: C unless given
     (Improved DDPM's learned variance needs 2C); groups: of the group normalisation, or the next smaller
-    divisor of the channels; scale_shift: adaptive group normalisation instead of addition.
+    divisor of the channels; scale_shift: adaptive group normalisation instead of addition; time_scale: what
+    the time is multiplied by before it is embedded.
 
     Images whose sides are not multiples of 2^(levels - 1) are padded with zeros and the output is cropped
-    (28 becomes 32 with four levels, and stays 28 with three). Zero and not the background's -1: at t = 1 the
-    input is noise around zero whatever the image was, and zeros are what every convolution pads with anyway,
-    so the border means the same to all corruptions and times.
+    (genbench/networks/levels.py).
 
     A UserError says so where an attention height is not the height of a level, and where labels are given to
     a network without classes.
@@ -150,6 +137,7 @@ class UNet(nn.Module):
         out_channels: int | None = None,
         groups: int = 32,
         scale_shift: bool = False,
+        time_scale: float = 1.0,
     ) -> None:
         super().__init__()
         in_channels, height, width = image_shape
@@ -157,15 +145,9 @@ class UNet(nn.Module):
         self.channels = channels
         self.classes = classes
         self.out_channels = in_channels if out_channels is None else out_channels
-        multiple = 2 ** (len(multipliers) - 1)
-        self.padding = _padding(width, multiple) + _padding(height, multiple)
-        tallest = height + sum(_padding(height, multiple))
-        heights = [tallest // 2**level for level in range(len(multipliers))]
-        if unknown := set(attention) - set(heights):
-            raise UserError(
-                f"network.attention names feature maps of height {sorted(unknown)}, but {height}x{width} "
-                f"images and {len(multipliers)} levels have heights {heights}: choose among these, or []"
-            )
+        self.levels = Levels(height, width, len(multipliers), attention)
+        self.padding, heights = self.levels.padding, self.levels.heights
+        self.embedding = Positional(channels, time_scale)
 
         def block(width_in: int, width_out: int, attend: bool) -> ResidualBlock:
             return ResidualBlock(
@@ -219,12 +201,12 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output, [B, out_channels, H, W], contiguous, in x's dtype.
 
-        x: [B, C, H, W]; time: [B], what is embedded (0 ... 999 for DDPM; use such a range for other times);
+        x: [B, C, H, W]; time: [B], what is embedded, times `time_scale` (0 ... 999 for DDPM; give other times
+        such a range);
         labels: int64 [B], -1 for "no label", which is also what None means to a network with classes.
         """
         conditions = iter(self._conditions(time, labels).split(self.condition_widths, dim=1))
-        padded = F.pad(x, self.padding) if any(self.padding) else x
-        hidden = self.stem(padded).to(memory_format=_memory_format(x))
+        hidden = self.stem(self.levels.pad(x)).to(memory_format=memory_format(x))
         skips = [hidden]
         for down in self.down:
             hidden = down(hidden, conditions, skips)
@@ -233,37 +215,9 @@ class UNet(nn.Module):
         for up in self.up:
             hidden = up(hidden, conditions, skips)
         out = self.out(F.silu(self.norm(hidden)))
-        left, right, top, bottom = self.padding
-        cropped = out[:, :, top : out.shape[2] - bottom, left : out.shape[3] - right]
-        return cropped.to(x.dtype).contiguous()
+        return self.levels.crop(out).to(x.dtype).contiguous()
 
     def _conditions(self, time: Tensor, labels: Tensor | None) -> Tensor:
         """What all blocks are told, side by side: [B, sum of their widths]."""
-        embedded = self.time(sinusoidal_embedding(time, self.channels))
-        if self.label is None:
-            if labels is not None:
-                raise UserError("labels were given to a network without classes: set network.classes")
-        else:
-            if labels is None:
-                labels = torch.full_like(time, -1, dtype=torch.int64)
-            embedded = embedded + self.label(torch.where(labels < 0, self.classes, labels))
+        embedded = with_label(self.time(self.embedding(time)), self.label, labels)
         return self.condition(F.silu(embedded))
-
-
-def _padding(length: int, multiple: int) -> tuple[int, int]:
-    """Pixels before and after that make `length` a multiple of `multiple`."""
-    missing = -length % multiple
-    return missing // 2, missing - missing // 2
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    """The order of axes in memory the feature maps get; convolutions keep that of their input.
-
-    On a CPU (torch 2.15, AVX512), channels_last makes float32 convolutions of 64 channels and more a quarter
-    faster; in bfloat16 it gains little and makes group normalisation ten times slower. Elsewhere it is left
-    as it comes.
-    """
-    if x.device.type != "cpu":
-        return torch.preserve_format
-    computes_in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return torch.channels_last if computes_in_float32 else torch.contiguous_format

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import Posterior
+from genbench.ops.gradients import gradient
 
 
 class Counted:
@@ -43,3 +44,8 @@ class Counted:
         """`Energy.energy`, counted."""
         self._count(rows)
         return self._model.energy(x)
+
+    def gradient(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The gradient of `Energy.energy` at x, [B, C, H, W]; it and the energy it is of count as one."""
+        self._count(rows)
+        return gradient(self._model.energy, x)

@@ -35,11 +35,16 @@ class Estimate:
                 "classes. Train with conditional=true, or leave sampler.guidance=0."
             )
 
-    def __call__(self, model: Counted, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Posterior:
-        """The posterior at x_t [B, ...], t [] or [B]; one evaluation, or two under guidance."""
-        posterior = model.denoise(x_t, t, labels)
+    def __call__(
+        self, model: Counted, x_t: Tensor, t: Tensor, labels: Tensor | None, rows: Tensor | None = None
+    ) -> Posterior:
+        """The posterior at x_t [B, ...], t [] or [B]; one evaluation, or two under guidance.
+
+        rows: which images of the batch these are (see `Counted`); None for all.
+        """
+        posterior = model.denoise(x_t, t, labels, rows)
         if self.guidance and labels is not None:
-            unconditional = model.denoise(x_t, t, torch.full_like(labels, -1))
+            unconditional = model.denoise(x_t, t, torch.full_like(labels, -1), rows)
             mean = torch.lerp(unconditional.mean, posterior.mean, 1 + self.guidance)
             posterior = Posterior(mean)
         return replace(posterior, mean=posterior.mean.clamp(-1, 1)) if self.clip else posterior

@@ -3,7 +3,9 @@
     x0_hat = estimate(x_t, t),     x_s ~ p(x_s | x_t, x0_hat)  under a rule
 
 With a Gaussian corruption the rules `LargeVariance` and `Eta(1)` make this DDPM's ancestral sampler, `Eta(0)`
-DDIM. When x0_hat has been clipped, the noise is re-derived from the clipped estimate.
+DDIM, `EulerMaruyama` and `ReverseDiffusion` the samplers of score SDEs, and with a corrector between the
+moves it is the predictor-corrector of Song et al. (2021). When x0_hat has been clipped, the noise is
+re-derived from the clipped estimate.
 """
 
 from __future__ import annotations
@@ -13,52 +15,53 @@ from typing import Any
 
 from torch import Tensor
 
-from genbench.contracts import Denoises, Fitted, Rule, Sampler, Samples, UserError
-from genbench.ops.random import Randomness
-from genbench.samplers.counting import Counted
+from genbench.contracts import Posterior, Rule, UserError
+from genbench.samplers.correctors import Langevin
 from genbench.samplers.grids import Grid
-from genbench.samplers.guidance import Estimate
+from genbench.samplers.iterative import Iterative, Path, require_gaussian
 
 
-class Restore(Sampler):
-    """Ancestral, DDIM and their relatives: a grid, a correction rule, and how the estimate is taken.
+class Restore(Iterative):
+    """Ancestral, DDIM, the reverse SDE and their relatives, one estimate a step and one a correction.
 
-    steps: number of corrections, which is the NFE without guidance; clip, guidance: see `Estimate`.
+    corrector: Langevin steps taken at every time but the last before the rule moves on, or None.
     """
 
-    needs = Denoises
-
-    def __init__(self, steps: int, grid: Grid, rule: Rule, clip: bool = True, guidance: float = 0.0) -> None:
-        self.steps = steps
-        self.grid = grid
+    def __init__(
+        self,
+        steps: int,
+        grid: Grid,
+        rule: Rule,
+        clip: bool = True,
+        guidance: float = 0.0,
+        corrector: Langevin | None = None,
+    ) -> None:
+        super().__init__(steps, grid, clip, guidance)
         self.rule = rule
-        self.estimate = Estimate(clip, guidance)
+        self.corrector = corrector
 
     def check(self, model: Any) -> None:
+        super().check(model)
         corruption = model.corruption
         if self.rule.keeps_noise and not corruption.invertible_in_noise:
             raise UserError(
                 f"The rule {self.rule} keeps the noise in x_t, which the corruption "
                 f"{type(corruption).__name__} cannot recover. Choose the fresh rule."
             )
-        self.grid(self.steps, corruption.steps)
-        self.estimate.check(model)
+        if self.corrector is not None:
+            require_gaussian(self, model)
 
-    def evaluations(self) -> int:
-        return self.steps * (2 if self.estimate.guidance else 1)
+    def estimates(self) -> int:
+        return self.steps * (1 if self.corrector is None else 1 + self.corrector.steps)
 
-    def __call__(
-        self,
-        model: Denoises,
-        randomness: Randomness,
-        labels: Tensor | None = None,
-        fitted: Fitted | None = None,
-    ) -> Samples:
-        counted = Counted(model, randomness.batch)
-        corruption = model.corruption
-        x = corruption.terminal((randomness.batch, *model.image_shape), randomness, fitted or {})
-        times = self.grid(self.steps, corruption.steps)
+    def posterior(self, x: Tensor, t: Tensor, step: int, path: Path) -> Posterior:
+        """What the rule is given in its `step`-th step."""
+        return path.estimate(x, t)
+
+    def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
         for step, (t, s) in enumerate(pairwise(times)):
-            x0 = self.estimate(counted, x, t, labels)
-            x = corruption.reverse(x, x0, s, t, self.rule).sample(randomness, step)
-        return Samples(x, counted.nfe)
+            if self.corrector is not None:
+                x = self.corrector(x, t, s, step, path)
+            x0 = self.posterior(x, t, step, path)
+            x = path.corruption.reverse(x, x0, s, t, self.rule).sample(path.randomness, step)
+        return x

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genbench.contracts import UserError
 from genbench.networks.attention import Attention
-from genbench.networks.unet import ResidualBlock, UNet, sinusoidal_embedding
+from genbench.networks.unet import ResidualBlock, UNet
 
 
 def count(network: nn.Module) -> int:
@@ -162,6 +162,29 @@ def test_the_published_network_has_its_published_size() -> None:
     assert count(UNet((3, 32, 32))) == 35_746_307
 
 
+def test_improved_ddpm_has_its_layers() -> None:
+    """Nichol & Dhariwal (2021) for 3x32x32 images: conf/network/unet_improved.yaml, layer by layer."""
+    layer = lambda inputs, outputs, size=3: inputs * outputs * size**2 + outputs
+    attention = lambda c: 2 * c + layer(c, 3 * c, 1) + layer(c, c, 1)
+    block = lambda c, d: (
+        2 * c + layer(c, d) + layer(512, 2 * d, 1) + 2 * d + layer(d, d) + (c != d) * layer(c, d, 1)
+    )
+    down = 3 * block(128, 128) + layer(128, 128)
+    down += block(128, 256) + 2 * block(256, 256) + 3 * attention(256) + layer(256, 256)
+    down += 3 * (block(256, 256) + attention(256)) + layer(256, 256) + 3 * block(256, 256)
+    middle = 2 * block(256, 256) + attention(256)
+    up = 4 * block(512, 256) + layer(256, 256)
+    up += 4 * (block(512, 256) + attention(256)) + layer(256, 256)
+    up += 3 * block(512, 256) + block(384, 256) + 4 * attention(256) + layer(256, 256)
+    up += block(384, 128) + 3 * block(256, 128)
+    ends = layer(128, 512, 1) + layer(512, 512, 1) + layer(3, 128) + 2 * 128 + layer(128, 6)
+    with torch.device("meta"):
+        network = UNet(
+            (3, 32, 32), blocks=3, attention=(16, 8), heads=4, scale_shift=True, dropout=0.3, out_channels=6
+        )
+    assert count(network) == down + middle + up + ends == 52_546_438
+
+
 def test_it_starts_at_zero_so_that_the_loss_starts_at_one() -> None:
     network = UNet((3, 8, 8), channels=16, multipliers=(1, 2), blocks=1, attention=(4,))
     assert torch.count_nonzero(network(*inputs(network))) == 0
@@ -220,13 +243,12 @@ def test_scale_and_shift_start_as_plain_normalisation_and_learn_at_once() -> Non
 # ---------------------------------------------------------------------------------- time, labels, images
 
 
-def test_sinusoidal_embedding_has_the_reference_frequencies() -> None:
-    embedding = sinusoidal_embedding(torch.tensor([0.0, 1.0, 500.0]), 8)
-    frequencies = [1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3), 1e-4]
-    for row, time in zip(embedding, (0.0, 1.0, 500.0)):
-        expected = [math.sin(time * f) for f in frequencies] + [math.cos(time * f) for f in frequencies]
-        torch.testing.assert_close(row, torch.tensor(expected), rtol=1e-4, atol=1e-4)
-    assert torch.equal(sinusoidal_embedding(torch.tensor([3]), 9)[:, 8], torch.zeros(1))
+def test_time_is_scaled_before_it_is_embedded() -> None:
+    network, scaled = small(), small(time_scale=250.0)
+    scaled.load_state_dict(network.state_dict())
+    x, time = inputs(network)
+    assert torch.equal(scaled(x, time / 1000), network(x, 250 * (time / 1000)))
+    assert not torch.allclose(scaled(x, time / 1000), network(x, time / 1000), atol=1e-3)
 
 
 def test_time_may_be_of_any_dtype() -> None:

@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from genbench.contracts import UserError
-from genbench.samplers.grids import Quadratic, Uniform
+from genbench.corruptions.continuous import EDM, VP, Flow, Geometric
+from genbench.corruptions.gaussian import Gaussian
+from genbench.corruptions.schedules import Linear
+from genbench.samplers.grids import LogSNR, Quadratic, Rho, Uniform
+
+DISCRETE = Gaussian(Linear())
+CONTINUOUS = Gaussian(VP())
 
 
 def indices(grid, steps: int, total: int = 1000) -> list[int]:
-    times = grid(steps, total)
+    times = grid(steps, DISCRETE)
     assert float(times[-1]) == 0
     return [round(float(t) * total) - 1 for t in times[:-1]][::-1]
 
@@ -35,9 +41,9 @@ def test_quadratic_repeats_zero_from_fifty_steps():
     assert indices(Quadratic(), 50)[:2] == [0, 0]
 
 
-@pytest.mark.parametrize("grid", [Uniform(), Quadratic()])
+@pytest.mark.parametrize("grid", [Uniform(), Quadratic(), LogSNR(), Rho()])
 def test_continuous_grids_descend_to_zero(grid):
-    times = grid(16, None)
+    times = grid(16, CONTINUOUS)
     assert times.shape == (17,)
     assert (times.diff() < 0).all()
     assert float(times[-1]) == 0
@@ -46,8 +52,48 @@ def test_continuous_grids_descend_to_zero(grid):
 @pytest.mark.parametrize("steps", [0, -3, 1001])
 def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(UserError, match=r"sampler\.steps"):
-        Uniform()(steps, 1000)
+        Uniform()(steps, DISCRETE)
 
 
 def test_times_are_float64():
-    assert Uniform()(10, 1000).dtype == torch.float64
+    assert Uniform()(10, DISCRETE).dtype == torch.float64
+
+
+def test_edms_noise_levels():
+    """Karras et al. 2022, eq. 5 with 18 levels from 80 to .002 and rho 7."""
+    times = Rho(80.0, 0.002)(18, Gaussian(EDM()))
+    expected = [80, 57.586, 40.7856, 28.3746, 19.3525, 12.9101, 8.4009, 5.3152, 3.2568]
+    expected += [1.9233, 1.0882, 0.5853, 0.2964, 0.1395, 0.0599, 0.0229, 0.0075, 0.002, 0]
+    torch.testing.assert_close(80 * times, torch.tensor(expected).double(), atol=6e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("corruption", [DISCRETE, CONTINUOUS, Gaussian(EDM())])
+def test_log_snr_steps_are_even(corruption):
+    times = LogSNR()(12, corruption)
+    lambdas = corruption.schedule.half_log_snr(times[:-1])
+    torch.testing.assert_close(lambdas.diff(), lambdas.diff().mean().expand(11), rtol=1e-6, atol=0)
+    assert float(times[0]) == 1
+
+
+def test_rho_has_the_same_noise_levels_for_every_schedule():
+    for corruption in (DISCRETE, CONTINUOUS, Gaussian(Flow())):
+        times = Rho(10.0, 0.05)(5, corruption)[:-1]
+        levels = (corruption.sigma(times) / corruption.alpha(times)) ** (1 / 7)
+        torch.testing.assert_close(levels.diff(), levels.diff().mean().expand(4), rtol=1e-6, atol=0)
+        assert float(levels[0]) == pytest.approx(10 ** (1 / 7))
+
+
+def test_a_path_from_pure_noise_needs_a_first_level():
+    with pytest.raises(UserError, match=r"grid\.start=0\.999"):
+        LogSNR()(10, Gaussian(Flow()))
+    with pytest.raises(UserError, match=r"grid\.sigma_max"):
+        Rho()(10, Gaussian(Flow()))
+
+
+def test_geometric_levels_are_visited_one_by_one():
+    corruption = Gaussian(Geometric(10, 0.02, 2.0))
+    times = Uniform()(10, corruption)
+    levels = corruption.sigma(times[:-1])
+    torch.testing.assert_close(
+        levels[1:] / levels[:-1], torch.full((9,), 0.59948).double(), rtol=1e-5, atol=0
+    )

@@ -27,7 +27,7 @@ def linear_factor(model: GaussianOracle, sampler: Restore) -> tuple[float, float
     """(variance of the output, factor on x_T) by pushing unit variance through the steps: all is linear."""
     corruption, c2 = model.corruption, model.data_std**2
     variance, factor = torch.ones((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    for t, s in pairwise(sampler.grid(sampler.steps, 1000)):
+    for t, s in pairwise(sampler.grid(sampler.steps, corruption)):
         from genbench.contracts import Posterior
 
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)

@@ -241,7 +241,7 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
     ("arguments", "said"),
     [
         (["task=nonsense"], "task=nonsense is not a task"),
-        (["sampler=decode"], "Samplers that fit: ancestral, ddim"),
+        (["sampler=decode"], "Samplers that fit: analytic, ancestral"),
         (["device=tpu7"], "device=tpu7"),
         (["sampler.guidance=2"], "Train with conditional=true"),
         (["seed=-1"], "seed=-1"),

@@ -1,0 +1,89 @@
+"""What every sampler that walks time backwards has in common: a grid of times, an estimate, a count."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from genbench.contracts import Denoises, Fitted, Posterior, Sampler, Samples, UserError
+from genbench.corruptions.gaussian import Gaussian
+from genbench.ops.random import Randomness
+from genbench.samplers.counting import Counted
+from genbench.samplers.grids import Grid
+from genbench.samplers.guidance import Estimate
+
+
+@dataclass(frozen=True)
+class Path:
+    """One batch of images on their way: where estimates and noise come from."""
+
+    model: Counted
+    corruption: Any
+    take: Estimate
+    randomness: Randomness
+    labels: Tensor | None
+    fitted: Fitted
+
+    def estimate(self, x: Tensor, t: Tensor) -> Posterior:
+        """The posterior over x0 at x [B, ...] and t [] or [B]; the one way a sampler evaluates its model."""
+        return self.take(self.model, x, t, self.labels)
+
+    def estimate_rows(self, x: Tensor, t: Tensor, rows: Tensor) -> Posterior:
+        """The same for those images of the batch that `rows`, bool [B], names; x and t hold just these."""
+        labels = None if self.labels is None else self.labels[rows]
+        return self.take(self.model, x, t, labels, rows)
+
+
+class Iterative(Sampler):
+    """A sampler of denoisers on a grid of times.
+
+    steps: of the grid; clip, guidance: see `Estimate`.
+    """
+
+    needs = Denoises
+
+    def __init__(self, steps: int, grid: Grid, clip: bool = False, guidance: float = 0.0) -> None:
+        self.steps = steps
+        self.grid = grid
+        self.take = Estimate(clip, guidance)
+
+    def check(self, model: Any) -> None:
+        self.grid(self.steps, model.corruption)
+        self.take.check(model)
+
+    @abstractmethod
+    def estimates(self) -> int | None:
+        """How many estimates are taken for an image, where known in advance."""
+
+    def evaluations(self) -> int | None:
+        estimates = self.estimates()
+        return None if estimates is None else estimates * (2 if self.take.guidance else 1)
+
+    @abstractmethod
+    def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
+        """From x at times[0] to x at times[-1]; `times` is descending, float64 [steps + 1]."""
+
+    def __call__(
+        self,
+        model: Denoises,
+        randomness: Randomness,
+        labels: Tensor | None = None,
+        fitted: Fitted | None = None,
+    ) -> Samples:
+        counted = Counted(model, randomness.batch)
+        corruption = model.corruption
+        path = Path(counted, corruption, self.take, randomness, labels, fitted or {})
+        x = corruption.terminal((randomness.batch, *model.image_shape), randomness, path.fitted)
+        return Samples(self.walk(x, self.grid(self.steps, corruption), path), counted.nfe)
+
+
+def require_gaussian(sampler: Sampler, model: Any) -> None:
+    """Raises UserError where the model's corruption is not Gaussian: it has no score and no schedule."""
+    if not isinstance(model.corruption, Gaussian):
+        raise UserError(
+            f"{type(sampler).__name__} solves an equation of Gaussian corruption, and this model's is "
+            f"{type(model.corruption).__name__}. Type sampler=restore."
+        )

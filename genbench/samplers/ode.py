@@ -1,0 +1,129 @@
+"""Solvers of the probability-flow ODE in t, for any Gaussian corruption.
+
+    dx/dt = u(x, t) = alpha'(t) x0_hat + sigma'(t) eps_hat,     eps_hat = (x - alpha x0_hat) / sigma
+
+With EDM's schedule, sigma proportional to t, this is dx/dsigma = (x - D) / sigma; with flow's it is the
+velocity itself. Which times are visited is the grid's affair.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.contracts import Level, Posterior
+from genbench.ops.combine import combine
+from genbench.ops.random import Stream
+from genbench.samplers.grids import Grid
+from genbench.samplers.iterative import Iterative, Path, require_gaussian
+from genbench.samplers.runge_kutta import dormand_prince
+
+
+def velocity(x: Tensor, x0: Posterior, level: Level) -> Tensor:
+    """u(x, t) from the estimate at x, in the dtype of x."""
+    fade = level.sigma_rate / level.sigma
+    return combine((fade, level.alpha_rate - fade * level.alpha), (x, x0.mean))
+
+
+class Heun(Iterative):
+    """Heun's second-order method with optional churn (Karras et al. 2022, algorithms 1 and 2).
+
+    The step to the data is Euler's in sigma, which ends at the estimate: n steps cost 2 n - 1 evaluations.
+    churn, churn_min, churn_max, churn_noise: S_churn, S_tmin, S_tmax, S_noise of algorithm 2, in units of
+    sigma / alpha.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        grid: Grid,
+        clip: bool = False,
+        guidance: float = 0.0,
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float = float("inf"),
+        churn_noise: float = 1.0,
+    ) -> None:
+        super().__init__(steps, grid, clip, guidance)
+        self.churn, self.churn_min, self.churn_max = churn, churn_min, churn_max
+        self.churn_noise = churn_noise
+
+    def check(self, model: Any) -> None:
+        require_gaussian(self, model)
+        super().check(model)
+
+    def estimates(self) -> int:
+        return 2 * self.steps - 1
+
+    def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
+        for step, (t, s) in enumerate(pairwise(times)):
+            x, t = self._churned(x, t, step, path)
+            here, there = path.corruption.level(t), path.corruption.level(s)
+            x0 = path.estimate(x, t)
+            if there.sigma == 0:
+                x = x0.mean
+                continue
+            first = velocity(x, x0, here)
+            euler = combine((torch.ones_like(t), s - t), (x, first))
+            second = velocity(euler, path.estimate(euler, s), there)
+            half = (s - t) / 2
+            x = combine((torch.ones_like(t), half, half), (x, first, second))
+        return x
+
+    def _churned(self, x: Tensor, t: Tensor, step: int, path: Path) -> tuple[Tensor, Tensor]:
+        """x with a little noise added, and the later time at which it then is."""
+        corruption = path.corruption
+        level = float(corruption.sigma(t) / corruption.alpha(t))
+        if not self.churn or not self.churn_min <= level <= self.churn_max:
+            return x, t
+        gamma = min(self.churn / self.steps, 2**0.5 - 1)
+        later = corruption.schedule.time_at(
+            corruption.schedule.half_log_snr(t) - torch.tensor(1 + gamma).log()
+        )
+        scale = corruption.alpha(later) / corruption.alpha(t)
+        added = (corruption.sigma(later) ** 2 - (scale * corruption.sigma(t)) ** 2).clamp(min=0).sqrt()
+        noisier = combine((scale,), (x,), added * self.churn_noise, path.randomness, step, Stream.STEP)
+        return noisier, later
+
+
+class RungeKutta45(Iterative):
+    """Dormand and Prince's adaptive method; every image has its own steps, so none depends on its batch.
+
+    rtol, atol: tolerances of the error an image makes in one step, as root mean square over its pixels; end:
+    the time at which the ODE stops, from where one estimate goes to the data (`denoise`) or nothing does.
+    The grid gives the start alone.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        end: float = 1e-3,
+        denoise: bool = True,
+        clip: bool = False,
+        guidance: float = 0.0,
+    ) -> None:
+        super().__init__(1, grid, clip, guidance)
+        self.rtol, self.atol, self.end, self.denoise = rtol, atol, end, denoise
+
+    def check(self, model: Any) -> None:
+        require_gaussian(self, model)
+        super().check(model)
+
+    def estimates(self) -> None:
+        return None
+
+    def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
+        corruption = path.corruption
+
+        def derivative(state: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            return velocity(state, path.estimate_rows(state, t, rows), corruption.level(t))
+
+        x = dormand_prince(derivative, x, float(times[0]), self.end, self.rtol, self.atol)
+        if not self.denoise:
+            return x
+        return path.estimate(x, torch.tensor(self.end, dtype=torch.float64, device=x.device)).mean
