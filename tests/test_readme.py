@@ -1,4 +1,4 @@
-"""The README's own generator, run as it stands there."""
+"""The README's own generator and divergence, run as they stand there."""
 
 from __future__ import annotations
 
@@ -8,33 +8,45 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from genbench.leaderboard.record import Result
 
-README = Path(__file__).parent.parent / "README.md"
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 RUN = re.compile(r"<!-- run -->\n```sh\n(.*?)```", re.DOTALL)
 
 
-def test_the_readmes_generator_trains_samples_and_is_recorded(tmp_path):
-    text = README.read_text(encoding="utf-8")
-    files = dict(FILE.findall(text))
-    assert set(files) == {"mygen.py", "myconf/model/mmd.yaml"}
-    assert files["mygen.py"].count("\n") <= 40
-    for name, contents in files.items():
-        path = tmp_path / name
+def run(command: str, folder: Path, *shorter: str) -> Result:
+    """What the README says to type, in a folder with the README's files, made shorter and quieter."""
+    for name, contents in FILE.findall(README):
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(contents, encoding="utf-8")
-    command = RUN.findall(text)[0].strip()
-    # The same command, made shorter and quieter.
-    command = command.replace("python -m genbench", f"{sys.executable} -m genbench")
-    command = command.replace("trainer.steps=3000", "trainer.steps=300")
-    command += " logger=none device=cpu run_dir=run metrics.n_samples=500"
+    command = command.strip().replace("python -m genbench", f"{sys.executable} -m genbench")
+    command = " ".join([command, "logger=none device=cpu run_dir=run metrics.n_samples=500", *shorter])
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
-        command, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment
+        command, shell=True, cwd=folder, capture_output=True, text=True, env=environment
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    result = Result.read(tmp_path / "run" / "result.json")
-    assert (result.model.name, result.sampling.sampler, result.sampling.nfe_max) == ("mmd", "decode", 1)
-    # An untrained decoder of these sizes stands far above 20; a few hundred steps must show.
+    return Result.read(folder / "run" / "result.json")
+
+
+def test_examples_stay_short():
+    files = dict(FILE.findall(README))
+    assert set(files) == {"mygen.py", "myconf/model/mmd.yaml", "mydiv.py"}
+    assert files["mygen.py"].count("\n") <= 40
+    assert files["mydiv.py"].count("\n") <= 12
+    assert len(RUN.findall(README)) == 2
+
+
+@pytest.mark.parametrize("model", ["mmd", "fgan"])
+def test_the_readmes_examples_train_sample_and_are_recorded(model, tmp_path):
+    (command,) = [found for found in RUN.findall(README) if f"model={model}" in found]
+    # Without its last number of steps a command keeps the recipe's, so the shorter one is typed last.
+    command = re.sub(r" trainer\.steps=\d+", "", command)
+    result = run(command, tmp_path, "trainer.steps=300" if model == "mmd" else "trainer.steps=100")
+    assert (result.model.name, result.sampling.sampler, result.sampling.nfe_max) == (model, "decode", 1)
+    # Untrained decoders of these sizes stand far above 20; a hundred steps must show.
     assert result.metrics[0].value < 20

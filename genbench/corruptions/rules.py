@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import Coefficients, Level, Posterior, Rule
+from genbench.ops.combine import expand
 
 
 class Splitting(Rule, ABC):
@@ -49,6 +50,11 @@ def transition(s: Level, t: Level) -> Tensor:
     """sigma_ts, where sigma_ts^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2."""
     # Rounding must not make a variance negative where s = t (a repeated grid time is a no-op).
     return (t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2).clamp(min=0).sqrt()
+
+
+def squared_diffusion(t: Level) -> Tensor:
+    """g^2 of the forward equation dx = (alpha' / alpha) x dt + g dw."""
+    return 2 * t.sigma * t.sigma_rate - 2 * t.alpha_rate / t.alpha * t.sigma**2
 
 
 def unless_last(s: Level, std: Tensor) -> Tensor:
@@ -130,8 +136,9 @@ class Spread(Rule):
         kept, estimate, added = self.rule.coefficients(s, t, x0)
         if x0.variance is None:
             raise ValueError("the rule Spread was given an estimate of unknown variance")
-        std = (added**2 + estimate**2 * x0.variance).sqrt()
-        return kept, estimate, std if self.last else unless_last(s, std)
+        variance = x0.variance.double()
+        std = (expand(added, variance) ** 2 + expand(estimate, variance) ** 2 * variance).sqrt()
+        return kept, estimate, std if self.last else torch.where(expand(s.sigma, std) > 0, std, 0.0)
 
 
 @dataclass(frozen=True)
@@ -150,14 +157,11 @@ class LearnedVariance(Rule):
         large = transition(s, t)
         small = s.sigma * large / t.sigma
         kept = (s.sigma**2 - small**2).clamp(min=0).sqrt() / t.sigma
-        if bool((s.sigma == 0).all()):
-            return kept, s.alpha - kept * t.alpha, torch.zeros_like(large)
         share = x0.share.double()
-        trailing = (1,) * (share.ndim - 1)
-        between = [
-            level.log().reshape(level.shape + trailing if level.ndim else ()) for level in (large, small)
-        ]
-        return kept, s.alpha - kept * t.alpha, (share * between[0] + (1 - share) * between[1]).exp()
+        # log beta~ of the last step is -inf; its noise is left out, and must not reach a gradient as NaN.
+        high, low = (expand(level.clamp(min=1e-12).log(), share) for level in (large, small))
+        std = (share * high + (1 - share) * low).exp()
+        return kept, s.alpha - kept * t.alpha, std * (expand(s.sigma, std) > 0)
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ class EulerMaruyama(Rule):
         dt = t.t - s.t
         fade = t.sigma_rate / t.sigma  # of the noise; u = fade x_t + (alpha' - fade alpha) x0_hat
         # Where nothing of the data is left (flow at t = 1) g is infinite, and the ODE alone is defined.
-        square = self.noise**2 * (2 * t.sigma * t.sigma_rate - 2 * t.alpha_rate / t.alpha * t.sigma**2)
+        square = self.noise**2 * squared_diffusion(t)
         pull = 0.5 * square / t.sigma**2 if self.noise else torch.zeros_like(fade)
         kept = 1 - dt * (fade + pull)
         estimate = dt * ((fade + pull) * t.alpha - t.alpha_rate)

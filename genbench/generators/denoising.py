@@ -1,14 +1,14 @@
 """Denoising generators: a network that undoes Gaussian corruption, trained by regression.
 
-    L_simple = E_{t, x0, eps} || target - network(alpha_t x0 + sigma_t eps, t) ||^2 / D
+    L = E_{t, x0, eps} w(t) || target - network(c x_t, t) ||^2 / D,     x_t = alpha_t x0 + sigma_t eps
 
-(Ho et al. 2020, eq. 14), with the mean over the D dimensions of an image. DDPM is the noise parameterisation
-with the linear schedule; other parameterisations and schedules are other objects in the same class.
+(Ho et al. 2020, eq. 14), with the mean over the D dimensions of an image. DDPM, NCSN, score SDEs, EDM and
+flow matching are choices of schedule, of what the output stands for, and of the weight w.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from genbench.contracts import Batch, Generator, Losses, Phase, Posterior, Step
 from genbench.corruptions.gaussian import Gaussian
 from genbench.generators.parameterisations import Parameterisation
+from genbench.generators.weightings import Flat, Weighting
+from genbench.likelihood.dequantisation import dequantised
+from genbench.ops.combine import combine
 from genbench.ops.random import Ambient
 
 
@@ -24,7 +27,10 @@ class Denoising(Generator):
 
     network: (x [B, C, H, W], time [B], labels [B] or None) -> [B, C, H, W]; classes: 0 for an unconditional
     model; label_dropout: share of training labels replaced by "no label" (-1), so that guidance has
-    something to contrast with.
+    something to contrast with; weighting: w above, `Flat` unless given; augment: images in [-1, 1] ->
+    (images, labels [B, 9]) that the network is told as `augment`; levels: the number V of grey levels where
+    training images are to be dequantised by uniform noise within their level, so that the model has a density
+    (see `genbench.likelihood`), or None.
     """
 
     def __init__(
@@ -35,6 +41,9 @@ class Denoising(Generator):
         image_shape: Sequence[int],
         classes: int = 0,
         label_dropout: float = 0.1,
+        weighting: Weighting | None = None,
+        augment: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -44,29 +53,40 @@ class Denoising(Generator):
         self.image_shape = (channels, height, width)
         self.classes = classes
         self.label_dropout = label_dropout
+        self.weighting = weighting or Flat()
+        self.augment = augment
+        self.levels = levels
 
     def phases(self) -> Sequence[Phase]:
         return [Phase("denoiser", self.network, self.loss)]
 
     def loss(self, batch: Batch, step: Step) -> Losses:
-        """L_simple at times drawn by the schedule; Gaussian noise from torch's generators."""
-        x0 = batch.images
+        """The loss above at times drawn by the schedule; Gaussian noise from torch's generators."""
+        x0, told = batch.images, {}
         ambient = Ambient(len(x0), x0.device)
+        if self.levels is not None:
+            x0 = dequantised(x0, self.levels, ambient)
+        if self.augment is not None:
+            x0, told["augment"] = self.augment(x0)
         t = self.corruption.schedule.draw_times(len(x0), x0.device)
+        level = self.corruption.level(t)
         noise = self.corruption.draw(x0.shape, ambient)
         x_t = self.corruption.apply(x0, noise, t)
-        output = self._evaluate(x_t, t, self._training_labels(batch.labels, ambient))
-        target = self.parameterisation.target(x0, noise, self.corruption.alpha(t), self.corruption.sigma(t))
-        return Losses(nn.functional.mse_loss(output.float(), target))
+        output = self._evaluate(x_t, t, self._training_labels(batch.labels, ambient), **told)
+        target = self.parameterisation.target(x0, noise, level.alpha, level.sigma)
+        errors = (output.float() - target).square().flatten(1).mean(dim=1)
+        return Losses((self.weighting(level, self.parameterisation).to(errors.dtype) * errors).mean())
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
         output = self._evaluate(x_t, t, labels).to(x_t.dtype)
         alpha, sigma = self.corruption.alpha(t), self.corruption.sigma(t)
         return Posterior(self.parameterisation.x0(output, x_t, alpha, sigma))
 
-    def _evaluate(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def _evaluate(self, x_t: Tensor, t: Tensor, labels: Tensor | None, **told: Tensor) -> Tensor:
         time = self.corruption.schedule.conditioning(t).to(x_t.device).expand(len(x_t))
-        return self.network(x_t, time, labels if self.classes else None)
+        scale = self.parameterisation.scale(self.corruption.alpha(t), self.corruption.sigma(t))
+        seen = x_t if scale is None else combine((scale,), (x_t,))
+        return self.network(seen, time, labels if self.classes else None, **told)
 
     def _training_labels(self, labels: Tensor | None, ambient: Ambient) -> Tensor | None:
         if not self.classes or labels is None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from genbench.contracts import UserError
@@ -246,6 +249,29 @@ def test_the_published_networks_have_their_layers(
         embedding = Fourier(256) if "taps" in settings else None
         network = NCSNpp((3, 32, 32), embedding=embedding, **settings)
     assert sum(parameter.numel() for parameter in network.parameters()) == listed(**layers) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("ddpmpp", 61_804_419), ("ncsnpp", 62_758_787), ("unet_improved", 52_542_979)]
+)
+def test_the_configured_networks_are_the_published_ones(
+    compose: Callable[..., dict[str, Any]], name: str, size: int
+) -> None:
+    with torch.device("meta"):
+        network = instantiate(compose("model=ddpm", "dataset=cifar10", f"network={name}")["model"]["network"])
+    assert sum(parameter.numel() for parameter in network.parameters()) == size
+
+
+@pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp"])
+@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])
+def test_the_configured_networks_fit_small_images(
+    compose: Callable[..., dict[str, Any]], name: str, dataset: str
+) -> None:
+    settings = compose("model=ddpm", f"dataset={dataset}", f"network={name}", "conditional=true")
+    with torch.device("meta"):
+        network = instantiate(settings["model"]["network"])
+        x, time, labels = torch.empty(2, *network.image_shape), torch.empty(2), torch.tensor([0, 9])
+        assert network(x, time, labels).shape == x.shape
 
 
 def test_it_starts_at_zero_whatever_it_is_told() -> None:

@@ -1,0 +1,59 @@
+"""Improved DDPM (Nichol & Dhariwal 2021): the variance of the reverse step is learned beside its mean.
+
+    L_hybrid = L_simple + w T L_t,      L_t = the variational bound's term at t, in bits per dimension
+
+The network's second half of channels, out, says v = (out + 1) / 2: where between beta~ and beta the step's
+log-variance lies (eq. 15). In L_t the mean is held still (stop-gradient): only the variance learns from it.
+Their w is .001 with the term multiplied by T / 1000; the full bound alone is L_hybrid without L_simple.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from genbench.contracts import Batch, Losses, Posterior, Step
+from genbench.corruptions.rules import LearnedVariance
+from genbench.generators.denoising import Denoising
+from genbench.likelihood.bound import step_bits
+from genbench.ops.random import Ambient
+
+
+class Improved(Denoising):
+    """A `Denoising` generator whose network has twice the channels out.
+
+    levels: grey levels of the data, for the first term; bound_weight: w above, with T's share included (1 for
+    T = 1000); simple: whether L_simple is part of the loss.
+    """
+
+    def __init__(
+        self, *args: Any, levels: int, bound_weight: float = 1.0, simple: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.data_levels = levels
+        self.bound_weight = bound_weight
+        self.simple = simple
+
+    def loss(self, batch: Batch, step: Step) -> Losses:
+        """L_hybrid; logs both parts."""
+        x0 = batch.images
+        ambient = Ambient(len(x0), x0.device)
+        t = self.corruption.schedule.draw_times(len(x0), x0.device)
+        level = self.corruption.level(t)
+        noise = self.corruption.draw(x0.shape, ambient)
+        x_t = self.corruption.apply(x0, noise, t)
+        output = self._evaluate(x_t, t, self._training_labels(batch.labels, ambient)).float()
+        mean, share = output.chunk(2, dim=1)
+        target = self.parameterisation.target(x0, noise, level.alpha, level.sigma)
+        simple = (mean - target).square().mean()
+        still = self.parameterisation.x0(mean.detach(), x_t, level.alpha, level.sigma)
+        posterior = Posterior(still, share=(share + 1) / 2)
+        bound = step_bits(self.corruption, x0, x_t, t, posterior, LearnedVariance(), self.data_levels).mean()
+        total = self.bound_weight * bound.float() + (simple if self.simple else 0.0)
+        return Losses(total, {"simple": simple, "bound": bound.float()})
+
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
+        mean, share = self._evaluate(x_t, t, labels).to(x_t.dtype).chunk(2, dim=1)
+        alpha, sigma = self.corruption.alpha(t), self.corruption.sigma(t)
+        return Posterior(self.parameterisation.x0(mean, x_t, alpha, sigma), share=(share + 1) / 2)
