@@ -8,6 +8,8 @@ jobs are tried and the failures listed at the end.
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import signal
 import sys
 import traceback
@@ -37,6 +39,10 @@ OF_A_RUN = ("evaluate", "sample")
 
 SECTIONS = frozenset({"dataset", "model", "sampler", "optim", "ema", "trainer", "metrics", "logger"})
 """The groups a run reads; every other group is a part of one of these."""
+
+
+CHOOSING = frozenset({"recipe", "experiment", "hydra"})
+"""Groups that set values of others and are no part themselves."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,29 @@ def sections(config: dict[str, Any], groups: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in parts}
 
 
+def refuse_unused(cfg: DictConfig, groups: Iterable[str], typed: Iterable[str]) -> None:
+    """Raises UserError for a typed part (divergence=kl, grid.start=0.9) that nothing in the run is made of.
+
+    A part is used where a section, or a part that is used, interpolates it: ${divergence}.
+    """
+    parts = {group.split("@")[0].split("/")[0] for group in groups} - SECTIONS
+    written = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(written, dict)
+    used: set[str] = set()
+    waiting = [str(written.get(section)) for section in SECTIONS]
+    while waiting:
+        found = set(re.findall(r"\$\{(\w+)", waiting.pop())) & parts - used
+        used |= found
+        waiting += [str(written.get(part)) for part in found]
+    for override in typed:
+        part = key_of(override).split(".")[0].split("/")[0]
+        if part in parts - used - CHOOSING:
+            raise UserError(
+                f"{override} would change nothing: no part of this run uses {part}. Leave it out, or choose "
+                "a model, sampler or metrics that does."
+            )
+
+
 def _run(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode == RunMode.MULTIRUN
@@ -117,6 +146,7 @@ def _run(cfg: DictConfig) -> float | None:
     now = [override for override in overrides if override not in _recalled]
     config = sections(resolve(cfg), hydra_config.runtime.choices)
     validation.check(config)
+    refuse_unused(cfg, hydra_config.runtime.choices, now)
     if config["task"] not in TASKS:
         raise UserError(f"task={config['task']} is not a task. Tasks: {', '.join(TASKS)}.")
     task = importlib.import_module(f"genbench.tasks.{config['task']}")
@@ -177,7 +207,7 @@ def main() -> None:
         print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)
         for failure in _sweep.failures:
             print(f"  {failure}", file=sys.stderr)
-    if len(_sweep.runs) > 1:
+    if len(_sweep.runs) > 1 and os.environ.get("RANK", "0") == "0":
         from genbench.sweep import sheet, summary
 
         print(f"\n{summary(_sweep.runs)}")

@@ -156,10 +156,11 @@ class Renormalises(Protocol):
     """Optional: a decoder whose batch normalisation is estimated anew before sampling.
 
     In training its networks see batch statistics of weights that are then averaged or moved on; samplers
-    of one step measure the statistics again, on latents of their own, in the modules under `renormalised`.
+    of one step measure the statistics again, on latents of their own.
     """
 
-    renormalised: nn.Module
+    def renormalised(self) -> nn.Module:
+        """The network whose batch statistics these are."""
 
 
 @runtime_checkable
@@ -304,6 +305,10 @@ class Sampler(ABC):
 
     def fit(self, model: Generator, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         """What must be learnt from training data before sampling; nothing by default."""
+        return {}
+
+    def placeholder(self, model: Any) -> Fitted:
+        """Tensors such as `fit` returns, made without data: sampling is timed with them before training."""
         return {}
 
     @abstractmethod

@@ -17,9 +17,13 @@ CARRIED_OUT = ("seed=", "run_dir=", "logger=", "device=", "data_root=", "budget=
 
 @dataclass(frozen=True)
 class Recipe:
-    """The runs of one configuration, which differ in their training seeds alone."""
+    """The runs of one configuration, which differ in their training seeds alone.
+
+    title: model, data set and what was typed for it alone; told: only the last of these, where there is any.
+    """
 
     title: str
+    told: str
     runs: Sequence[Path]
     results: Sequence[Result]
 
@@ -37,9 +41,8 @@ def recipes(runs: Sequence[Path]) -> list[Recipe]:
         first = members[0][1]
         base = f"{first.model.name} on {first.dataset.name}"
         own = [o for o in overrides if o not in shared and not o.startswith(("model=", "dataset="))]
-        found.append(
-            Recipe(", ".join([base, *own]), [run for run, _ in members], [result for _, result in members])
-        )
+        paths, results = [run for run, _ in members], [result for _, result in members]
+        found.append(Recipe(", ".join([base, *own]), ", ".join(own) or base, paths, results))
     return found
 
 
@@ -61,13 +64,13 @@ def summary(runs: Sequence[Path]) -> str:
 
 
 def sheet(runs: Sequence[Path], path: Path, columns: int = 4, gap: int = 12) -> Path:
-    """One picture of every recipe's sample grid (its first run's) under its title and main score."""
+    """One picture of every recipe's sample grid (its first run's) under its name and mean main score."""
     font = ImageFont.load_default(14)
     tiles = []
     for recipe in recipes(runs):
-        metric = recipe.results[0].metrics[0]
-        name = recipe.title.rpartition(", ")[2]
-        tiles.append((f"{name}: {metric.name} {metric.value:.3g}", recipe.runs[0] / "samples" / "grid.png"))
+        name = recipe.results[0].metrics[0].name
+        (metric,) = [each for each in figures(recipe.results).metrics if each.name == name]
+        tiles.append((f"{recipe.told}: {name} {metric.mean:.3g}", recipe.runs[0] / "samples" / "grid.png"))
     grids = [Image.open(file).convert("RGB") for _, file in tiles]
     width, height = max(grid.width for grid in grids), max(grid.height for grid in grids)
     columns = min(columns, len(grids))

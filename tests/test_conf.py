@@ -104,3 +104,34 @@ def test_every_experiment_composes(compose, name):
     dataset, model = name.split("/")
     assert config["dataset"]["name"] == dataset
     assert model.startswith(config["model"]["name"])
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion_mnist", "cifar10"])
+def test_typed_choices_and_recipes_go_together(compose, dataset):
+    """What a recipe says of one choice must not break, or survive into, another."""
+    for backbone in ("default", "dcgan", "sngan"):
+        for updates in ("alternating", "simultaneous"):
+            config = compose("model=fgan", f"dataset={dataset}", f"backbone={backbone}", f"updates={updates}")
+            assembly(config).generator()
+    for autoencoder in ("default", "conv", *(["rae_cifar"] if dataset == "cifar10" else [])):
+        for model in ("ae", "vae"):
+            assembly(
+                compose(f"model={model}", f"dataset={dataset}", f"autoencoder={autoencoder}")
+            ).generator()
+
+
+def test_an_autoencoder_on_cifar10_is_the_rae_papers_unless_told_otherwise(compose):
+    widths = lambda *overrides: compose("model=ae", "dataset=cifar10", *overrides)["model"]["encoder"][
+        "widths"
+    ]
+    assert widths() == [128, 256, 512, 1024]
+    assert widths("autoencoder=conv") == [64, 128, 256]
+
+
+def test_updates_come_with_the_data_sets_number_of_critic_steps(compose):
+    assert compose("model=fgan", "dataset=cifar10")["model"]["updates"]["critic_steps"] == 5
+    assert compose("model=fgan")["model"]["updates"]["critic_steps"] == 1
+    assert (
+        "critic_steps"
+        not in compose("model=fgan", "dataset=cifar10", "updates=simultaneous")["model"]["updates"]
+    )

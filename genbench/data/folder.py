@@ -42,6 +42,12 @@ class Folder:
         pictures, names = self._find(split)
         return f"{self.name} ({split}): {len(names):,} images in {pictures.path}"
 
+    def present(self, data_root: Path, split: str) -> bool:
+        try:
+            return len(self._find(split)[1]) > 0
+        except UserError:
+            return False
+
     def load(self, data_root: Path, split: str) -> ImageSet:
         pictures, names = self._find(split)
         labels = read_labels(pictures, self.classes) if self.classes else None

@@ -91,6 +91,9 @@ class Published(ABC):
         part = {"train": "", "test": "-test"}[split]
         return data_root / f"{self.name}{part}-{self.resolution}x{self.resolution}.zip"
 
+    def present(self, data_root: Path, split: str) -> bool:
+        return self.missing(data_root, split) is None or self.zip_path(data_root, split).exists()
+
     def locate(self, data_root: Path, split: str) -> str:
         check_split(split)
         if self.missing(data_root, split) is None:

@@ -28,6 +28,9 @@ class Source(Protocol):
         Raises UserError where it is neither there nor to be had, or is visibly broken.
         """
 
+    def present(self, data_root: Path, split: str) -> bool:
+        """Whether the split is there already, so that nothing would have to be fetched."""
+
     def load(self, data_root: Path, split: str) -> ImageSet:
         """The split, decoded. Raises UserError, naming the file, where anything is not as promised."""
 
@@ -50,6 +53,9 @@ class Digits:
         if importlib.util.find_spec("sklearn") is None:
             raise UserError("dataset=digits comes with scikit-learn; type: pip install scikit-learn")
         return f"digits ({split}): shipped with scikit-learn, nothing to download"
+
+    def present(self, data_root: Path, split: str) -> bool:
+        return importlib.util.find_spec("sklearn") is not None
 
     def load(self, data_root: Path, split: str) -> ImageSet:
         self.locate(data_root, split)

@@ -23,8 +23,6 @@ class WeightedJensenShannon(Conjugated):
     paper's table put the circle's number in its place. Raises UserError outside (0, 1).
     """
 
-    name = "jsw"
-
     def __init__(self, prior: float = 0.5) -> None:
         if not 0 < prior < 1:
             raise UserError(
@@ -32,6 +30,7 @@ class WeightedJensenShannon(Conjugated):
                 "Jensen-Shannon divergence itself"
             )
         self.prior = prior
+        self.name = f"jsw_{_spelled(prior)}"
         self.domain = (-math.inf, -prior * math.log(prior))
 
     def f(self, u: Tensor) -> Tensor:
@@ -73,14 +72,14 @@ class Alpha(Conjugated):
 
     f = (u^a - 1 - a(u-1)) / (a(a-1)), f' = (u^(a-1) - 1) / (a-1), f* = (b^(a/(a-1)) - 1) / a with
     b = 1 + (a-1) t. For a < 1, dom f* is t < 1/(1-a) (with its end where a < 0) and
-    g_f = 1/(1-a) - log(1 + e^-v); for a > 1 it is R, g_f = v, and f* is flat at -1/a where b < 0.
-    a = 2 is half of `Pearson`, 1/2 twice `SquaredHellinger`, -1 half of `Neyman`.
+    g_f = 1/(1-a) - log(1 + e^(c-v)) with c = log(e^(1/(1-a)) - 1), so that g_f(0) = f'(1): a critic that
+    knows nothing starts where f* is 0, and not at 10^10, as without c for a = .9. For a > 1 it is R, g_f = v,
+    and f* is flat at -1/a where b < 0. a = 2 is half of `Pearson`, 1/2 twice `SquaredHellinger`, -1 half of
+    `Neyman`.
 
     `conjugate` is exact. For a > 1 `terms` takes |b| for b, which is never below f* and equal to it wherever
     T* can be; `Pearson` says why. alpha: any finite number but 0 and 1 (UserError).
     """
-
-    name = "alpha"
 
     def __init__(self, alpha: float) -> None:
         if alpha in (0, 1) or not math.isfinite(alpha):
@@ -89,8 +88,12 @@ class Alpha(Conjugated):
                 "and 1. The limits have their own rows: take reverse KL (rkl) for 0 and KL (kl) for 1"
             )
         self.alpha = alpha
+        self.name = f"alpha_{_spelled(alpha)}"
         self.domain = (-math.inf, 1 / (1 - alpha) if alpha < 1 else math.inf)
         self._power = alpha / (alpha - 1)
+        # log(e^y - 1) at y = 1 / (1 - alpha), which e^y alone would overflow for alpha near 1.
+        end = self.domain[1]
+        self._shift = end + math.log1p(-math.exp(-end)) if alpha < 1 else 0.0
 
     def f(self, u: Tensor) -> Tensor:
         # One function written twice: each form is free of the cancellation near its limit, a = 0 or a = 1.
@@ -109,19 +112,24 @@ class Alpha(Conjugated):
         return infinite_outside(self.domain, t, (base**self._power - 1) / self.alpha)
 
     def activation(self, v: Tensor) -> Tensor:
-        return v if self.alpha > 1 else self.domain[1] + logsigmoid(v)
+        return v if self.alpha > 1 else self.domain[1] + logsigmoid(v - self._shift)
 
     def terms(self, v: Tensor) -> tuple[Tensor, Tensor]:
         t = self.activation(v)
         if self.alpha > 1:
             return t, ((1 + (self.alpha - 1) * v).abs() ** self._power - 1) / self.alpha
         # b = (1 - a) log(1 + e^-v), of which t has lost the digits where v is large.
-        log_base = math.log1p(-self.alpha) + log_softplus(-v)
+        log_base = math.log1p(-self.alpha) + log_softplus(self._shift - v)
         return t, torch.expm1(self._power * log_base) / self.alpha
 
     def ratio_terms(self, r: Tensor) -> tuple[Tensor, Tensor]:
         a = self.alpha
         return torch.expm1((a - 1) * r) / (a - 1), torch.expm1(a * r) / a
+
+
+def _spelled(number: float) -> str:
+    """A number in the letters of metric names: 0.5 is 0p5, -1 is m1."""
+    return f"{number:g}".replace(".", "p").replace("-", "m").replace("+", "")
 
 
 def log_softplus(x: Tensor) -> Tensor:

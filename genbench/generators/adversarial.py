@@ -52,7 +52,6 @@ class Adversarial(Generator):
         for regulariser in self.regularisers.values():
             regulariser.prepare(critic)
 
-    @property
     def renormalised(self) -> nn.Module:
         """The generator: its batch statistics in training are those of other weights."""
         return self.generator

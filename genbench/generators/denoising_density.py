@@ -75,7 +75,6 @@ class DDE(Generator):
         self.real_steps = real_steps
         self.fake_steps = fake_steps
 
-    @property
     def renormalised(self) -> nn.Module:
         """The generator: what batch normalisation it has saw other weights in training."""
         return self.generator

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from genbench.contracts import UserError
 from genbench.networks.critic import Critic
+from genbench.ops.gradients import gradient
 
 
 class Regulariser:
@@ -34,11 +36,10 @@ class Regulariser:
         return None
 
 
-def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The gradient of sum(function(x)) at x, [B, ...], itself differentiable in the function's weights."""
-    with torch.autocast(x.device.type, enabled=False):
-        x = x.detach().float().requires_grad_(True)
-        return torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
+def _checked(weight: float) -> float:
+    if weight < 0:
+        raise UserError(f"the weight of a penalty is 0 or more, found {weight}; see regulariser=")
+    return weight
 
 
 def _square(gradients: Tensor) -> Tensor:
@@ -59,32 +60,42 @@ class RealGradient(Regulariser):
     """R1: the critic is to be flat where the data is."""
 
     def __init__(self, weight: float) -> None:
-        self.weight = weight
+        self.weight = _checked(weight)
 
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        return self.weight / 2 * _square(gradient(lambda x: critic(x, labels), real)).mean()
+        return (
+            self.weight
+            / 2
+            * _square(gradient(lambda x: critic.judge(x, labels), real.float(), create_graph=True)).mean()
+        )
 
 
 class FakeGradient(Regulariser):
     """R2: the critic is to be flat where the generator is."""
 
     def __init__(self, weight: float) -> None:
-        self.weight = weight
+        self.weight = _checked(weight)
 
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        return self.weight / 2 * _square(gradient(lambda x: critic(x, labels), fake)).mean()
+        return (
+            self.weight
+            / 2
+            * _square(gradient(lambda x: critic.judge(x, labels), fake.float(), create_graph=True)).mean()
+        )
 
 
 class UnitGradient(Regulariser):
     """WGAN-GP's: the critic is to have slope one between the data and the generator."""
 
     def __init__(self, weight: float) -> None:
-        self.weight = weight
+        self.weight = _checked(weight)
 
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = torch.lerp(real, fake, share)
-        norms = (_square(gradient(lambda x: critic(x, labels), between)) + 1e-12).sqrt()
+        norms = (
+            _square(gradient(lambda x: critic.judge(x, labels), between.float(), create_graph=True)) + 1e-12
+        ).sqrt()
         return self.weight * (norms - 1).square().mean()
 
 
@@ -92,7 +103,7 @@ class Rademacher(Regulariser):
     """Flat features: the squared norm of their whole Jacobian, on real and made images."""
 
     def __init__(self, weight: float) -> None:
-        self.weight = weight
+        self.weight = _checked(weight)
 
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         return self.weight / 2 * jacobian_square(critic.features, torch.cat([real, fake])).mean()
@@ -105,4 +116,4 @@ def jacobian_square(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         values = function(x)
         return values * torch.randint_like(values, 0, 2).mul_(2).sub_(1)
 
-    return _square(gradient(signed, x))
+    return _square(gradient(lambda x: signed(x).sum(dim=1), x.float(), create_graph=True))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from genbench.contracts import Phase, Together
+from genbench.contracts import Phase, Together, UserError
 
 
 class Updates(Protocol):
@@ -27,6 +27,8 @@ class Alternating:
     """`critic_steps` steps of the critic, each on a batch of its own, then one of the generator."""
 
     def __init__(self, critic_steps: int = 1) -> None:
+        if critic_steps < 1:
+            raise UserError(f"updates.critic_steps={critic_steps}: the critic takes at least 1 step.")
         self.critic_steps = critic_steps
 
     def arrange(self, critic: Phase, generator: Phase) -> Sequence[Phase | Together]:

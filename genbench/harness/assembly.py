@@ -80,7 +80,7 @@ class Assembly:
     def generator(self) -> Generator:
         """The untrained generator on the device; its weights depend on the seed alone."""
         seed_torch(self.config["seed"], "weights")
-        generator = _build(self.config["model"], "model")
+        generator = build(self.config["model"], "model")
         if not isinstance(generator, Generator):
             raise UserError(
                 f"model._target_={self.config['model']['_target_']} made a {type(generator).__name__}, "
@@ -90,7 +90,7 @@ class Assembly:
 
     def sampler(self) -> Sampler:
         """The sampler."""
-        return _build(self.config["sampler"], "sampler")
+        return build(self.config["sampler"], "sampler")
 
     def batches(self) -> Batches:
         """This rank's training batches."""
@@ -136,12 +136,15 @@ class Assembly:
         return None if not rule.get("_target_") else Average(generator, instantiate(rule))
 
 
-def _build(config: Mapping[str, Any], what: str) -> Any:
+def build(config: Mapping[str, Any], what: str) -> Any:
+    """What a configuration node describes. Raises UserError, naming `what`, where it cannot be made."""
     arguments = {key: value for key, value in config.items() if key not in DESCRIPTIVE}
     try:
         return instantiate(arguments, _convert_="all")
     except Exception as error:
         cause = error.__cause__ or error
+        while cause.__cause__ is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__  # what a nested part said stands behind the names of those around it
         if isinstance(cause, UserError):
             raise cause from None
         raise UserError(f"The {what} could not be built from its configuration: {cause}") from error

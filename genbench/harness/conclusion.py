@@ -55,19 +55,22 @@ def conclude(
     config, ranks = assembly.config, assembly.ranks
     metrics = config["metrics"]
     source = source_of(assembly, model, sampler)
+    folder.mkdir(parents=True, exist_ok=True)
     share = metrics["n_samples"] * len(metrics["seeds"]) // ranks.world
     with progress(share, "sampling", "image") as bar:
         scored = scoring.score(source, metrics["n_samples"], metrics["seeds"], bar)
     reference = assembly.images(config["dataset"]["reference"])
     result = compose(config, command, model, reference, trained, scored, assembly.device)
-    pictures = illustrate(model, assembly, folder / "samples")
+    pictures: dict[str, Path] = {}
     if ranks.leads:
-        pictures["samples"] = save_grid(scored.images[:GRID_IMAGES], folder / "samples" / "grid.png")
-        rows = scored.images.permute(0, 2, 3, 1).numpy()
-        np.savez_compressed(folder / "samples" / "samples.npz", images=rows)
+        # The record first: what comes after can be had again from the run, scores only by sampling anew.
         if source.fitted:
             tensors = {name: value.cpu().contiguous() for name, value in source.fitted.items()}
             save_file(tensors, folder / "fitted.safetensors")
         result.write(folder / "result.json")
+        pictures["samples"] = save_grid(scored.images[:GRID_IMAGES], folder / "samples" / "grid.png")
+        rows = scored.images.permute(0, 2, 3, 1).numpy()
+        np.savez_compressed(folder / "samples" / "samples.npz", images=rows)
+        pictures |= illustrate(model, assembly, folder / "samples")
     ranks.barrier()
     return result, pictures

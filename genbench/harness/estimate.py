@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from genbench.contracts import Batch, Fitted, Generator, Sampler, Step
+from genbench.contracts import Batch, Generator, Sampler, Step
 from genbench.harness.phases import Plan
 from genbench.ops.random import Keys
 
@@ -65,18 +65,16 @@ def measure(
     make_plan: Callable[[Generator], Plan],
     take: Callable[[int], Iterator[Batch]],
     sampler: Sampler | None,
-    fit: Callable[[Generator], Fitted],
     batch_size: int,
     device: torch.device,
 ) -> Durations:
     """Times steps and evaluations on a copy of `generator`; the original is not touched.
 
-    take(step) gives the batches of a step; fit, what the sampler learns from little data; batch_size is the
-    sampler's.
+    take(step) gives the batches of a step; batch_size is the sampler's.
     """
     trial = copy.deepcopy(generator)
     step = _seconds_a_step(make_plan(trial), take)
-    image = None if sampler is None else _seconds_an_image(trial, sampler, fit(trial), batch_size, device)
+    image = None if sampler is None else _seconds_an_image(trial, sampler, batch_size, device)
     return Durations(step, image)
 
 
@@ -97,7 +95,6 @@ def _seconds_a_step(plan: Plan, take: Callable[[int], Iterator[Batch]], patience
 def _seconds_an_image(
     trial: Generator,
     sampler: Sampler,
-    fitted: Fitted,
     batch_size: int,
     device: torch.device,
     limit: int = 3,
@@ -107,6 +104,7 @@ def _seconds_an_image(
         return None
     trial.eval()
     stopwatch = _Stopwatch(trial, limit)
+    fitted = {name: value.to(device) for name, value in sampler.placeholder(trial).items()}
     labels = (
         torch.zeros(batch_size, dtype=torch.int64, device=device) if getattr(trial, "classes", 0) else None
     )

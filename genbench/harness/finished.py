@@ -31,7 +31,14 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     if changed := sorted(tops - taken):
         raise UserError(
             f"{', '.join(changed)} cannot be changed for a run that is trained; a finished run takes "
-            f"{', '.join([*RECHOSEN, *SAMPLER_PARTS, *REPLACEABLE])}. Train anew for anything else."
+            f"{', '.join([*RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, *REPLACEABLE])}. Train anew for "
+            "anything else."
+        )
+    unused = sorted(tops & set(METRICS_PARTS))
+    if unused and composed["metrics"] == saved["metrics"]:
+        raise UserError(
+            f"{', '.join(unused)} is the metrics' here, and these do not use it: type metrics=divergence too. "
+            "The model was trained with its own and keeps it."
         )
     config = {**saved, **{key: composed[key] for key in REPLACEABLE}}
     if tops & {"sampler", *SAMPLER_PARTS}:

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch import Tensor
 
-from genbench.contracts import Generator, Illustrates, UserError
+from genbench.contracts import Generator, Illustrates
 from genbench.harness.assembly import Assembly
 from genbench.ops.quantize import dequantize, quantize
 
@@ -43,18 +43,17 @@ ILLUSTRATED = 16
 def illustrate(model: Generator, assembly: Assembly, folder: Path, prefix: str = "") -> dict[str, Path]:
     """Writes the pictures `model` has of its own to `folder`/<prefix><name>.png; their paths by name.
 
-    They are made of test images, or of training images where a folder of one's own has no others. Every rank
-    calls this and the leading one writes.
+    They are made of test images where these are at hand, else of the reference split. On other ranks than the
+    leading one nothing is done, and nothing here waits for them.
     """
-    if not isinstance(model, Illustrates):
+    if not isinstance(model, Illustrates) or not assembly.ranks.leads:
         return {}
-    try:
-        instantiate(assembly.config["dataset"]["source"]).locate(assembly.data_root, "test")
-        real = assembly.images("test")
-    except UserError:
-        real = assembly.images("train")
-    if not assembly.ranks.leads:
-        return {}
+    source = instantiate(assembly.config["dataset"]["source"])
+    at_hand = source.present(assembly.data_root, "test")
+    # The reference split is in memory already, on every rank; the test split is this rank's alone.
+    reference = assembly.config["dataset"]["reference"]
+    real = source.load(assembly.data_root, "test") if at_hand else assembly.images(reference)
+    real = real.to(assembly.device)
     model.eval()
     labels = None if real.labels is None else real.labels[:ILLUSTRATED]
     return {

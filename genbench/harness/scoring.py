@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genbench.contracts import Fitted
 from genbench.data.images import ImageSet
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, build
 from genbench.harness.distributed import Ranks
 from genbench.harness.progress import Progress
 from genbench.harness.sampling import Source
@@ -126,7 +126,7 @@ def build_scoring(
 ) -> tuple[Scoring, list[str]]:
     """The extractors `metrics` names, and lines saying what was decided; see `genbench.metrics.choice`."""
     extractors = [_extractor(entry, metrics["weights"]) for entry in metrics["extractors"].values()]
-    measures = [_measure(entry) for entry in metrics["measures"].values()]
+    measures = [_measure(entry, metrics["n_samples"]) for entry in metrics["measures"].values()]
     also = metrics["also_inception"]
     lines: list[str] = []
     if also == "auto":
@@ -146,9 +146,13 @@ def _extractor(entry: Mapping[str, Any], weights: str | None) -> Extractor:
     return instantiate(entry, **({"weights": weights} if accepts else {}), _convert_="all")
 
 
-def _measure(entry: Mapping[str, Any]) -> Build:
-    """A further metric as conf/ names it: a factory of the number of samples and the features' dimension."""
-    factory = instantiate(entry, _convert_="all")
+def _measure(entry: Mapping[str, Any], n_samples: int) -> Build:
+    """A further metric as conf/ names it: a factory of the number of samples and the features' dimension.
+
+    Raises UserError where it cannot be built, or not be computed from so many samples.
+    """
+    factory = build(entry, "measure")
+    factory(n_samples=n_samples, dimension=1)
     return lambda extractor, n: factory(n_samples=n, dimension=extractor.dimensions[extractor.features])
 
 

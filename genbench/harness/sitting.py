@@ -18,7 +18,6 @@ from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.distributed import Ranks
 from genbench.harness.estimate import measure
-from genbench.harness.fitting import fit
 from genbench.harness.phases import NotFinite
 from genbench.harness.progress import Progress, format_duration, parse_duration
 from genbench.harness.rundir import RunDirectory
@@ -128,7 +127,6 @@ class Sitting:
                 alone.plan,
                 trainer.take,
                 sampler,
-                lambda model: {} if sampler is None else fit(sampler, model, alone, most=1),
                 min(config["sampler"]["batch_size"], config["metrics"]["n_samples"]),
                 self.assembly.device,
             )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -215,6 +216,15 @@ class VariationalDivergence:
     requires = frozenset({"features"})
 
     def __init__(self, n_samples: int, dimension: int, estimator: VariationalEstimator) -> None:
+        if n_samples < _SMALLEST:
+            raise UserError(
+                f"metrics.n_samples={n_samples}: a divergence needs at least {_SMALLEST} samples."
+            )
+        if not re.fullmatch("[a-z][a-z0-9_]*", estimator.divergence.name):
+            raise UserError(
+                f"the divergence's name {estimator.divergence.name!r} stands in a metric's name: expected "
+                "lower case letters, digits and underscores"
+            )
         self.kind = f"divergence_{estimator.divergence.name}"
         self.estimator = estimator
         self._features = torch.zeros(n_samples, dimension)

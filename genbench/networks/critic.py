@@ -22,9 +22,13 @@ class Critic(nn.Module):
         """phi: what the last layer sees of images [B, C, H, W]; [B, F]."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """v, [B]: larger means likelier real."""
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """v, [B]: larger means likelier real. What penalties differentiate twice."""
         return self.head(self.features(images), labels)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The same, compiled where the module is; compiled code cannot be differentiated twice."""
+        return self.judge(images, labels)
 
 
 class Projection(nn.Module):

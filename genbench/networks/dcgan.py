@@ -90,9 +90,8 @@ class PlainCritic(Critic):
         super().__init__()
         channels, height, width = image_shape
         base = base_size(height, width, len(widths))
-        inputs = [channels, *widths[:-1]]
         self.stem = drawn(nn.Conv2d(channels, widths[0], 3, padding=1))
-        inputs[0] = widths[0]
+        inputs = [widths[0], *widths[:-1]]
         self.halvings = nn.ModuleList(
             drawn(nn.Conv2d(inside, outside, 4, stride=2, padding=1))
             for inside, outside in zip(inputs, widths, strict=True)

@@ -1,7 +1,7 @@
 """Networks that give an image one number: energies, or log-densities up to a constant. [B, C, H, W] -> [B].
 
     ResidualEnergy     stem -> residual blocks -> quadratic head          (MDSM: Li, Chen & Sommer 2019)
-    PlainEnergy        convolutions and average pooling -> two linear layers   (DDE: Bigdeli et al. 2020)
+    PlainEnergy        convolutions and average pooling -> linear layers  (DDE: Bigdeli et al. 2020)
     PerceptronEnergy   linear layers, each of which sees all the ones before it   (DDE, for few dimensions)
 
 What is trained is the *gradient* of these in the image, so what trains it is their second derivative. With
@@ -133,11 +133,11 @@ class ResidualEnergy(nn.Module):
 
 
 class PlainEnergy(nn.Module):
-    """Convolutions of 3x3 and an activation, then a hidden linear layer, then one number.
+    """Convolutions of 3x3 and an activation, then linear layers with the same, then one number.
 
-    widths: channels after each convolution; halve: whether an average over 2x2 pixels follows it; hidden:
-    width of the first linear layer; activation: default swish; equalised: see `weighted`. The defaults are
-    the network of DDE's co-author for 32x32 images (METHODS: conv 32-64-64-128-128-256-256-512-512, FC 512).
+    widths: channels after each convolution, none for a plain perceptron; halve: whether an average over 2x2
+    pixels follows it; hidden: widths of the linear layers but the last; activation: default swish;
+    equalised: see `weighted`. The defaults are the network for 32x32 images of DDE's co-author (code).
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class PlainEnergy(nn.Module):
         image_shape: Sequence[int],
         widths: Sequence[int] = (32, 64, 64, 128, 128, 256, 256, 512, 512),
         halve: Sequence[bool] = (False, True, False, True, False, True, False, True, False),
-        hidden: int = 512,
+        hidden: Sequence[int] = (512,),
         activation: nn.Module | None = None,
         equalised: bool = True,
     ) -> None:
@@ -163,13 +163,12 @@ class PlainEnergy(nn.Module):
         for inside, outside, down in zip([colours, *widths], widths, halve):
             layers += [weighted(nn.Conv2d(inside, outside, 3, padding=1), kept, equalised), activation]
             layers += [nn.AvgPool2d(2)] if down else []
-        layers += [
-            nn.Flatten(),
-            weighted(nn.Linear(widths[-1] * base**2, hidden), kept, equalised),
-            activation,
-        ]
+        layers += [nn.Flatten()]
+        flat = [colours, *widths][-1] * base**2
+        for inside, outside in zip([flat, *hidden], hidden):
+            layers += [weighted(nn.Linear(inside, outside), kept, equalised), activation]
         self.body = nn.Sequential(*layers)
-        self.head = weighted(nn.Linear(hidden, 1), equalised=equalised)
+        self.head = weighted(nn.Linear([flat, *hidden][-1], 1), equalised=equalised)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.body(images)).squeeze(1)

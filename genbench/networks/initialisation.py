@@ -1,4 +1,4 @@
-"""How the layers of a diffusion U-Net start: as in the code of Ho et al. (2020).
+"""How layers start: as in the code of Ho et al. (2020), of which other networks take parts.
 
 Weights are uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010; "variance scaling, fan
 average, uniform" in that code) and biases zero. The last layer of every residual branch, and of the network,

@@ -132,6 +132,34 @@ class Keys:
         return normals.reshape(self.batch, -1)[:, :count].float().reshape(self.batch, *shape)
 
 
+class Successive:
+    """Counter-based randomness whose every call is a new draw: for loops over batches outside training.
+
+    batch: images it serves at once; seed: of all draws. `step` is ignored; the number of the call takes its
+    place, so a repetition of the same calls repeats the draws, on any device.
+    """
+
+    def __init__(self, batch: int, seed: int, device: torch.device) -> None:
+        self._keys = Keys(torch.arange(batch, device=device), seed)
+        self._calls = 0
+
+    @property
+    def batch(self) -> int:
+        return self._keys.batch
+
+    @property
+    def device(self) -> torch.device:
+        return self._keys.device
+
+    def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
+        self._calls += 1
+        return self._keys.normal(shape, self._calls, stream)
+
+    def uniform(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
+        self._calls += 1
+        return self._keys.uniform(shape, self._calls, stream)
+
+
 @dataclass(frozen=True)
 class Ambient:
     """Randomness from torch's global generators, for training: the harness seeds them before each phase.

@@ -73,6 +73,9 @@ class Analytic(Restore):
         ratio = (corruption.sigma(times) / corruption.alpha(times)) ** 2
         return {VARIANCES: torch.minimum(errors / seen, torch.minimum(ratio, spread))}
 
+    def placeholder(self, model: Any) -> Fitted:
+        return {VARIANCES: torch.zeros(self.steps, dtype=torch.float64)}
+
     def posterior(self, x: Tensor, t: Tensor, step: int, path: Path) -> Posterior:
         if VARIANCES not in path.fitted:
             raise UserError("sampler=analytic needs to be fitted to training images first.")

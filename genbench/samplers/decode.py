@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 
-from genbench.contracts import Batch, Decodes, Fitted, Generator, Renormalises, Sampler, Samples
+from genbench.contracts import Batch, Decodes, Fitted, Generator, Renormalises, Sampler, Samples, UserError
 from genbench.ops.random import Randomness, Stream
 from genbench.samplers.counting import Counted
 from genbench.samplers.statistics import measure, using
@@ -24,6 +24,11 @@ class Decode(Sampler):
     needs = Decodes
 
     def __init__(self, temperature: float = 1.0, statistics: int = 10_000) -> None:
+        if temperature <= 0 or statistics < 0:
+            raise UserError(
+                f"sampler.temperature={temperature} and sampler.statistics={statistics}: expected a number "
+                "above 0 and a whole number from 0 up."
+            )
         self.temperature = temperature
         self.statistics = statistics
 
@@ -40,7 +45,7 @@ class Decode(Sampler):
             labels = (randomness.uniform(()) * classes).long() if classes else None
             self._decode(model, randomness, labels)
 
-        return measure(model.renormalised, -(-self.statistics // randomness.batch), evaluate)
+        return measure(model.renormalised(), -(-self.statistics // randomness.batch), evaluate)
 
     def __call__(
         self,
@@ -50,9 +55,9 @@ class Decode(Sampler):
         fitted: Fitted | None = None,
     ) -> Samples:
         counted = Counted(model, randomness.batch)
-        in_place = (
-            using(model.renormalised, fitted) if fitted and isinstance(model, Renormalises) else nullcontext()
-        )
+        in_place: AbstractContextManager[None] = nullcontext()
+        if fitted and isinstance(model, Renormalises):
+            in_place = using(model.renormalised(), fitted)
         with in_place:
             images = self._decode(counted, randomness, labels)
         return Samples(images, counted.nfe)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,9 @@ class FittedPrior(Sampler):
         if len(seen) < 2:
             raise UserError(f"a prior is fitted to two codes or more, found {len(seen)} training images")
         return self.prior.fit(torch.cat(collected)[: self.codes])
+
+    def placeholder(self, model: Any) -> Fitted:
+        return self.prior.standard(sum(math.prod(shape) for shape in model.latent_shapes))
 
     def __call__(
         self,

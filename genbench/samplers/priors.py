@@ -29,6 +29,10 @@ class Prior(ABC):
         """Named float32 tensors that describe the law of codes [N, D]."""
 
     @abstractmethod
+    def standard(self, dimension: int) -> Fitted:
+        """The same tensors for N(0, I) in so many dimensions."""
+
+    @abstractmethod
     def place(self, fitted: Fitted, normals: Tensor, uniform: Tensor) -> Tensor:
         """Draws [B, D], float32, from standard normals [B, D] and uniforms [B] in (0, 1)."""
 
@@ -44,6 +48,9 @@ class GaussianPrior(Prior):
         )
         covariance.diagonal().add_(ridge)
         return {"mean": codes.mean(dim=0).float(), "factor": torch.linalg.cholesky(covariance).float()}
+
+    def standard(self, dimension: int) -> Fitted:
+        return {"mean": torch.zeros(dimension), "factor": torch.eye(dimension)}
 
     def place(self, fitted: Fitted, normals: Tensor, uniform: Tensor) -> Tensor:
         return _affine(fitted["mean"], fitted["factor"], normals)
@@ -75,6 +82,14 @@ class MixturePrior(Prior):
             "weights": torch.from_numpy(mixture.weights_).float().to(codes.device),
             "means": torch.from_numpy(mixture.means_).float().to(codes.device),
             "factors": torch.linalg.cholesky(covariances).float(),
+        }
+
+    def standard(self, dimension: int) -> Fitted:
+        count = self.components
+        return {
+            "weights": torch.full((count,), 1 / count),
+            "means": torch.zeros(count, dimension),
+            "factors": torch.eye(dimension).repeat(count, 1, 1),
         }
 
     def place(self, fitted: Fitted, normals: Tensor, uniform: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def measure(network: nn.Module, batches: int, evaluate: Callable[[int], object])
             evaluate(batch)
         for name, norm in norms.items():
             if norm.num_batches_tracked:
-                found |= {f"{name}.{buffer}": getattr(norm, buffer).clone() for buffer in BUFFERS}
+                found |= {_key(name, buffer): getattr(norm, buffer).clone() for buffer in BUFFERS}
     finally:
         for name, norm in norms.items():
             norm.load_state_dict(before[name])
@@ -70,6 +70,11 @@ def using(network: nn.Module, fitted: Fitted) -> Iterator[None]:
     finally:
         for key, value in before.items():
             _buffer(norms, key).copy_(value)
+
+
+def _key(layer: str, buffer: str) -> str:
+    """The buffer's name; a network that is itself one normalisation has no layers to name."""
+    return f"{layer}.{buffer}" if layer else buffer
 
 
 def _buffer(norms: dict[str, _BatchNorm], key: str) -> Tensor:

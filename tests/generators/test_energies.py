@@ -352,7 +352,7 @@ def assembly(compose, model: str, *overrides: str) -> Assembly:
         "dde": [
             "energy_network.widths=[8,8]",
             "energy_network.halve=[true,true]",
-            "energy_network.hidden=8",
+            "energy_network.hidden=[8]",
             "model.generator.widths=[8,8]",
         ],
     }

@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genbench.contracts import UserError
 from genbench.generators.regularisers import (
     FakeGradient,
     Rademacher,
     RealGradient,
     Spectral,
     UnitGradient,
-    gradient,
     jacobian_square,
 )
 from genbench.networks.critic import Critic, Projection
 from genbench.networks.dcgan import PlainCritic
+from genbench.ops.gradients import gradient
 
 
 class Linear(Critic):
@@ -36,7 +37,7 @@ class Bowl(Critic):
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return images.square().flatten(1).sum(dim=1) / 2
 
 
@@ -122,10 +123,13 @@ def test_spectral_normalisation_bounds_every_layer():
         assert float(largest) == pytest.approx(1, abs=0.02)
 
 
-def test_penalties_train_the_critic_and_not_the_images(images):
-    real, fake = images
+def test_penalties_train_the_critic(images):
     critic = Linear()
-    penalty = RealGradient(1.0).penalty(critic, real, fake, None)
-    penalty.backward()
+    RealGradient(1.0).penalty(critic, *images, None).backward()
     torch.testing.assert_close(critic.head.linear.weight.grad, critic.head.linear.weight.detach())
-    assert real.grad is None
+
+
+def test_negative_weights_are_refused():
+    for kind in (RealGradient, FakeGradient, UnitGradient, Rademacher):
+        with pytest.raises(UserError, match="0 or more"):
+            kind(-1.0)

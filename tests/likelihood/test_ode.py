@@ -94,9 +94,9 @@ def test_it_works_where_samplers_work():
         def denoise(self, x_t, t, labels=None):
             return Posterior(self.scaled.gain * x_t)
 
+    model = Learned().requires_grad_(False)
     with torch.inference_mode():
-        x = torch.zeros(2, 1, 2, 2)
-        bits = ODELikelihood(1e-3, 1e-3)(Learned().requires_grad_(False), x, 17, Keys(torch.arange(2), 0))
+        bits = ODELikelihood(1e-3, 1e-3)(model, torch.zeros(2, 1, 2, 2), 17, Keys(torch.arange(2), 0))
     assert bits.shape == (2,)
     assert bool(bits.isfinite().all())
 

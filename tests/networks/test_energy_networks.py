@@ -23,12 +23,13 @@ NETWORKS = {
     "residual 8x8": ((1, 8, 8), lambda shape: ResidualEnergy(shape, 8, (1, 2, 4), 2)),
     "residual 28x28": ((1, 28, 28), lambda shape: ResidualEnergy(shape, 4, (1, 2, 4), 2)),
     "residual 32x32": ((3, 32, 32), lambda shape: ResidualEnergy(shape, 4, (1, 2, 4, 8), 3)),
-    "plain 8x8": ((1, 8, 8), lambda shape: PlainEnergy(shape, (8, 16), (True, True), 16)),
-    "plain 32x32": ((3, 32, 32), lambda shape: PlainEnergy(shape, (8, 8, 16), (True, True, True), 16)),
+    "plain 8x8": ((1, 8, 8), lambda shape: PlainEnergy(shape, (8, 16), (True, True), (16,))),
+    "plain 32x32": ((3, 32, 32), lambda shape: PlainEnergy(shape, (8, 8, 16), (True, True, True), (16,))),
     "plain, not equalised": (
         (1, 28, 28),
-        lambda shape: PlainEnergy(shape, (8, 8), (True, True), 16, equalised=False),
+        lambda shape: PlainEnergy(shape, (8, 8), (True, True), (16,), equalised=False),
     ),
+    "plain without convolutions": ((1, 8, 8), lambda shape: PlainEnergy(shape, (), (), (32, 32))),
     "perceptron": ((1, 8, 8), lambda shape: PerceptronEnergy(shape, 16, 4)),
 }
 
@@ -91,7 +92,7 @@ def test_the_gradient_trains_every_weight(built):
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Identity()])
 def test_piecewise_linear_activations_are_refused(activation):
     with pytest.raises(UserError, match=f"{type(activation).__name__} has none"):
-        PlainEnergy((1, 8, 8), (8,), (True,), 8, activation)
+        PlainEnergy((1, 8, 8), (8,), (True,), (8,), activation)
     with pytest.raises(UserError, match="second derivative"):
         ResidualEnergy((1, 8, 8), 8, (1, 2), 1, activation)
 
@@ -139,7 +140,7 @@ def test_the_published_networks_layer_by_layer():
 
 def test_equalised_weights_are_standard_normal_and_scaled_at_use():
     torch.manual_seed(0)
-    layer = PlainEnergy((1, 8, 8), (64,), (False,), 64).body[3]
+    layer = PlainEnergy((1, 8, 8), (64,), (False,), (64,)).body[3]
     parameter = layer.parametrizations.weight.original
     assert abs(float(parameter.detach().std()) - 1) < 0.01
     scale = gain(nn.SiLU()) / (64 * 64) ** 0.5

@@ -43,6 +43,9 @@ class Recording(Prior):
         self.codes = codes
         return {"nothing": torch.zeros(1)}
 
+    def standard(self, dimension):
+        return {"nothing": torch.zeros(1)}
+
     def place(self, fitted, normals, uniform):
         return normals
 

@@ -23,7 +23,6 @@ class Normalising(Generator):
         with torch.no_grad():
             self.network["used"].running_mean.fill_(100.0)
 
-    @property
     def renormalised(self) -> nn.Module:
         return self.network
 
@@ -69,6 +68,14 @@ def test_sampling_uses_what_was_fitted_and_puts_it_back():
     assert float(model.network["used"].running_mean[0]) == 100.0
     raw = sampler(model, keys, None, {}).images
     assert float(raw.mean()) < -50
+
+
+def test_every_batch_counts_as_much():
+    """Batches of constants 0, 1, 5: their mean is 2, whatever their order."""
+    model = nn.BatchNorm2d(1)
+    for order in ((0.0, 1.0, 5.0), (5.0, 0.0, 1.0)):
+        fitted = measure(model, 3, lambda batch, order=order: model(torch.full((2, 1, 2, 2), order[batch])))
+        torch.testing.assert_close(fitted["running_mean"], torch.tensor([2.0]))
 
 
 def test_statistics_come_back_after_an_error():

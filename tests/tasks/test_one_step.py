@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,56 @@ def test_a_sweep_ends_with_scores_by_recipe_and_a_sheet_of_grids(tmp_path):
     assert "fgan on digits, divergence=kl, 1 training seed(s)" in finished.stdout
     assert "fgan on digits, divergence=tv, 1 training seed(s)" in finished.stdout
     assert Image.open(tmp_path / "grids.png").width > 300
+
+
+@pytest.mark.parametrize(
+    ("typed", "part"),
+    [
+        (["divergence=kl"], "divergence"),
+        (["model=fgan", "objective=hinge", "head=log_ratio"], "head"),
+        (["sampler=ddim", "variance=small"], "variance"),
+        (["model=fgan", "network.channels=8"], "network"),
+    ],
+)
+def test_a_choice_that_nothing_uses_is_refused(typed, part, tmp_path):
+    refused = genbench(*SMALL, *typed, f"run_dir={tmp_path / 'run'}", check=False)
+    assert refused.returncode != 0
+    assert part in refused.stdout + refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_divergence_typed_for_metrics_that_use_none_is_refused(gan):
+    refused = genbench("task=evaluate", f"run_dir={gan}", "divergence=kl", check=False)
+    assert refused.returncode == 2
+    assert "type metrics=divergence too" in refused.stderr
+
+
+def test_too_few_samples_for_a_divergence_are_refused_before_training(tmp_path):
+    few = [argument for argument in GAN if "n_samples" not in argument]
+    typed = ["metrics=divergence", "metrics.n_samples=12", f"run_dir={tmp_path / 'run'}"]
+    refused = genbench(*few, *typed, check=False)
+    assert refused.returncode == 2
+    assert "at least 20 samples" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_gan_over_two_ranks_resumes_and_is_recorded(tmp_path):
+    """Statistics, pictures and fitted tensors with more than one rank; a second sitting goes on."""
+    folder = tmp_path / "run"
+    genbench(*GAN, "trainer.sample_every=2", f"run_dir={folder}", ranks=2)
+    longer = [argument for argument in GAN if "steps=4" not in argument] + ["trainer.steps=6"]
+    genbench(*longer, "trainer.sample_every=2", f"run_dir={folder}", ranks=2)
+    assert Result.read(folder / "result.json").training.steps == 6
+    assert (folder / "samples" / "step-00000002.png").is_file()
+
+
+def test_a_gan_resumes_bit_for_bit(gan, tmp_path):
+    longer = [argument for argument in GAN if "steps=4" not in argument] + ["trainer.steps=7"]
+    shutil.copytree(gan, tmp_path / "continued")
+    for name in ("continued", "whole"):
+        genbench(*longer, f"run_dir={tmp_path / name}")
+    runs = [tmp_path / "continued", tmp_path / "whole"]
+    images = [np.load(run / "samples" / "samples.npz")["images"] for run in runs]
+    assert np.array_equal(*images)
+    fitted = [load_file(run / "fitted.safetensors") for run in runs]
+    assert all(fitted[0][name].equal(fitted[1][name]) for name in fitted[0])
