@@ -54,7 +54,7 @@ def choices(folder: Path) -> dict[str, list[str]]:
         names = [str(file.relative_to(group).with_suffix("")) for file in group.rglob("*.yaml")]
         # A folder beside a file of its name holds that choice's own parts (sampler/ddpm/digits.yaml).
         groups[group.name] = sorted(
-            name for name in names if not (group / f"{Path(name).parent}.yaml").is_file()
+            name for name in names if not any((group / f"{p}.yaml").is_file() for p in Path(name).parents)
         )
     return groups
 

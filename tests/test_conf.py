@@ -61,7 +61,7 @@ def test_digits_are_sampled_by_ddim_in_fifty_steps_unless_told_otherwise(compose
 
 
 @pytest.mark.parametrize(
-    "group", ["sampler", "schedule", "parameterisation", "grid", "variance", "ema", "logger"]
+    "group", ["schedule", "parameterisation", "weighting", "corruption", "variance", "ema", "logger"]
 )
 def test_every_choice_composes_and_builds(compose, group):
     for name in choices(conf_dir())[group]:
@@ -135,3 +135,31 @@ def test_updates_come_with_the_data_sets_number_of_critic_steps(compose):
         "critic_steps"
         not in compose("model=fgan", "dataset=cifar10", "updates=simultaneous")["model"]["updates"]
     )
+
+
+@pytest.mark.parametrize("model", ["score_sde", "edm", "flow", "ncsn", "ncsnv2", "iddpm"])
+def test_denoising_models_take_a_step_and_know_their_sampler(compose, model):
+    built = assembly(compose(f"model={model}", "network.channels=8", "trainer.batch_size=8"))
+    generator = built.generator()
+    logged = built.plan(generator).run(Step(0, 10), iter([built.batches()(0)]))
+    assert 0 < float(logged["denoiser/loss"]) < 10  # losses are of targets of about unit size
+    sampler = built.sampler()
+    sampler.check(generator)
+    assert sampler.evaluations() <= 100
+
+
+@pytest.mark.parametrize("name", sorted(set(choices(conf_dir())["sampler"])))
+def test_every_sampler_says_whether_it_drives_a_ddpm(compose, name):
+    """Those for denoisers do; the others need another capability."""
+    built = assembly(compose(f"sampler={name}"))
+    generator, sampler = built.generator(), built.sampler()
+    others = {"decode", "fitted_prior", "energy_langevin"}
+    assert isinstance(generator, sampler.needs) is (name not in others)
+    if name not in others | {"iddpm"}:
+        sampler.check(generator)
+
+
+@pytest.mark.parametrize("grid", ["uniform", "quadratic", "log_snr", "rho"])
+def test_every_grid_fits_a_ddpm(compose, grid):
+    built = assembly(compose("sampler=euler", f"grid={grid}"))
+    built.sampler().check(built.generator())

@@ -75,7 +75,10 @@ class SubVP(VP):
 
 
 class VE(_Continuous):
-    """The variance-exploding SDE (Song et al. 2021, eq. 9 and 30); at t = 0 there is no noise at all."""
+    """The variance-exploding SDE (Song et al. 2021, eq. 9 and 30); at t = 0 there is no noise at all.
+
+    Networks are shown ln sigma, as NCSN++ wants it.
+    """
 
     def __init__(self, sigma_min: float, sigma_max: float, least: float = 1e-5) -> None:
         super().__init__(least)
@@ -95,6 +98,9 @@ class VE(_Continuous):
 
     def sigma_rate(self, t: Tensor) -> Tensor:
         return self.sigma(t) * math.log(self.terminal_std / self.sigma_min)
+
+    def conditioning(self, t: Tensor) -> Tensor:
+        return self.sigma(t).log().float()
 
 
 class EDM(_Continuous):

@@ -36,8 +36,8 @@ def require_curved(activation: nn.Module) -> nn.Module:
     if not curvature.any():
         raise UserError(
             f"an energy network trains its gradient and needs an activation with a second derivative; "
-            f"{type(activation).__name__} has none. Type activation._target_=torch.nn.ELU, torch.nn.SiLU or "
-            f"torch.nn.Softplus."
+            f"{type(activation).__name__} has none. Type energy_network.activation._target_=torch.nn.ELU, "
+            f"torch.nn.SiLU or torch.nn.Softplus."
         )
     return activation
 
@@ -219,7 +219,7 @@ def weighted(layer: Layer, size: float = 1.0, equalised: bool = False) -> Layer:
 
     equalised: the parameter itself is N(0, 1) and the scale is applied at every use (Karras et al. 2018,
     section 4.1), so that one learning rate of Adam's means the same relative change in every layer. Learning
-    rates published for such networks are some tens of times larger than for others.
+    rates published for such networks are of no use to others, and theirs of none to these.
     """
     scale = size / math.sqrt(layer.weight[0].numel())
     nn.init.normal_(layer.weight, std=1.0 if equalised else scale)

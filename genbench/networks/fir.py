@@ -14,6 +14,7 @@ within n/2 - 1 pixels of the border a constant image loses some of its brightnes
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -24,8 +25,11 @@ from genbench.contracts import UserError
 from genbench.networks.initialisation import drawn
 
 
-class _Filter(nn.Module):
-    """The kernel K, [1, 1, n, n]. Raises UserError for taps that are not even in number and symmetric."""
+class _Filter(nn.Module, ABC):
+    """A filter with the kernel K, [1, 1, n, n], for every channel.
+
+    Raises UserError for taps that are not even in number and symmetric.
+    """
 
     kernel: Tensor
 
@@ -37,55 +41,57 @@ class _Filter(nn.Module):
                 "the same forwards and backwards, whose sum is not zero: set it to [1, 1] or [1, 3, 3, 1]"
             )
         weights = torch.tensor(taps, dtype=torch.float64) / sum(taps)
-        self.length = len(taps)
+        self.reach = len(taps) // 2
         self.register_buffer("kernel", torch.outer(weights, weights).float()[None, None], persistent=False)
 
-    def _for(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        # A bfloat16 depthwise convolution on a CPU takes three to ten times as long as a float32 one (torch
+        # 2.15, AVX512 with bf16), longer than the 3x3 convolution beside it.
+        rounding = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        if x.device.type == "cpu" and rounding:
+            with torch.autocast("cpu", enabled=False):
+                return self.filter(x.float(), self._kernels(x.float())).to(x.dtype)
+        return self.filter(x, self._kernels(x))
+
+    def _kernels(self, x: Tensor) -> Tensor:
         return self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+
+    @abstractmethod
+    def filter(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """`x` [B, C, H, W] convolved channel by channel with `kernels` [C, 1, n, n]."""
 
 
 class Down(_Filter):
-    """[B, C, H, W] with even H and W to [B, C, H/2, W/2], one filter for every channel."""
+    """[B, C, H, W] with even H and W to [B, C, H/2, W/2]."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if _slow(x):
-            return _in_float32(self, x)
-        padding = self.length // 2 - 1
-        return F.conv2d(x, self._for(x), stride=2, padding=padding, groups=x.shape[1])
+    def filter(self, x: Tensor, kernels: Tensor) -> Tensor:
+        return F.conv2d(x, kernels, stride=2, padding=self.reach - 1, groups=x.shape[1])
 
 
 class Up(_Filter):
-    """[B, C, H, W] to [B, C, 2H, 2W], one filter for every channel; four times the transpose of `Down`."""
+    """[B, C, H, W] to [B, C, 2H, 2W]; four times the transpose of `Down`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if _slow(x):
-            return _in_float32(self, x)
-        padding = self.length // 2 - 1
-        return F.conv_transpose2d(x, 4 * self._for(x), stride=2, padding=padding, groups=x.shape[1])
+    def filter(self, x: Tensor, kernels: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, 4 * kernels, stride=2, padding=self.reach - 1, groups=x.shape[1])
 
 
-class DownConvolution(_Filter):
-    """The filter, then a 3x3 convolution of stride two; [B, C, H, W] to [B, out_channels, H/2, W/2]."""
+class _Smooth(_Filter):
+    """[B, C, H, W] to [B, C, H + 1, W + 1], at every place where a 3x3 convolution of stride two looks."""
+
+    def filter(self, x: Tensor, kernels: Tensor) -> Tensor:
+        return F.conv2d(x, kernels, padding=self.reach, groups=x.shape[1])
+
+
+class DownConvolution(nn.Module):
+    """The filter, then a 3x3 convolution of stride two; [B, C, H, W] to [B, out_channels, H/2, W/2].
+
+    All zeros enter before the filter: padding between the two would not be smoothed.
+    """
 
     def __init__(self, channels: int, out_channels: int, taps: Sequence[float]) -> None:
-        super().__init__(taps)
+        super().__init__()
+        self.smooth = _Smooth(taps)
         self.conv = drawn(nn.Conv2d(channels, out_channels, 3, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
-        # All zeros enter before the filter: padding between the two would not be smoothed.
-        filtered = F.conv2d(x, self._for(x), padding=self.length // 2, groups=x.shape[1])
-        return self.conv(filtered)
-
-
-def _slow(x: Tensor) -> bool:
-    """Whether filtering x channel by channel is better done in float32.
-
-    On a CPU a bfloat16 depthwise convolution takes three to ten times as long as a float32 one (torch 2.15,
-    AVX512 with bf16), longer than the 3x3 convolution beside it.
-    """
-    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
-
-
-def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    with torch.autocast("cpu", enabled=False):
-        return layer(x.float()).to(x.dtype)
+        return self.conv(self.smooth(x))
