@@ -15,7 +15,7 @@ from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.rules import Eta, EulerMaruyama, LearnedVariance, ReverseDiffusion, Spread
 from genbench.corruptions.schedules import Cosine, Linear
 from genbench.generators.oracles import DataOracle, GaussianOracle, MixtureOracle
-from genbench.ops.random import Ambient, Keys
+from genbench.ops.random import Ambient, Keys, Stream
 from genbench.samplers.analytic import VARIANCES, Analytic
 from genbench.samplers.annealed_langevin import AnnealedLangevin
 from genbench.samplers.correctors import Langevin
@@ -167,6 +167,20 @@ def test_the_corrector_leaves_the_law_at_its_time_alone():
     expected = v / (1 - 4 * 0.16**2 * v / (4 * v))
     assert abs(float(x.double().var()) / expected - 1) < 5 * (2 / x.numel()) ** 0.5 + 0.005
     assert expected / v > 1.02  # the bias is there to be seen
+
+
+def test_a_correction_is_the_published_one():
+    """x + e score + sqrt(2 e) z with e = 2 a (r |z| / |score|)^2 and a = (alpha_t / alpha_s)^2, by hand."""
+    model, t = GaussianOracle(Gaussian(VP()), (1, 4, 4), std=C), torch.tensor(0.5, dtype=torch.float64)
+    s, x = torch.tensor(0.4, dtype=torch.float64), torch.randn(3, 1, 4, 4).double()
+    corruption = model.corruption
+    power = corruption.alpha(t) ** 2 * C**2 + corruption.sigma(t) ** 2
+    score = -x / power
+    noise = Keys(torch.arange(3), 5).normal((1, 4, 4), 7, Stream.CORRECTOR).double()
+    ratio = noise.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
+    size = (2 * (corruption.alpha(t) / corruption.alpha(s)) ** 2 * (0.2 * ratio) ** 2).reshape(3, 1, 1, 1)
+    expected = x + size * score + (2 * size).sqrt() * noise
+    torch.testing.assert_close(Langevin(1, 0.2)(x, t, s, 7, path_of(model, 3)), expected)
 
 
 def test_correctors_take_norms_of_images_unless_told_to_reproduce_the_paper():
