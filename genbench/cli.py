@@ -207,7 +207,7 @@ def main() -> None:
         print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)
         for failure in _sweep.failures:
             print(f"  {failure}", file=sys.stderr)
-    if len(_sweep.runs) > 1 and os.environ.get("RANK", "0") == "0":
+    if (len(_sweep.runs) > 1 or (_sweep.runs and _sweep.failures)) and os.environ.get("RANK", "0") == "0":
         from genbench.sweep import sheet, summary
 
         print(f"\n{summary(_sweep.runs)}")

@@ -61,13 +61,36 @@ class LogRatio:
             slope = divergence.slope(u)
             curvature = torch.zeros_like(u)
             if slope.requires_grad:
-                (curvature,) = torch.autograd.grad(slope.sum(), u)
+                (curvature,) = torch.autograd.grad(slope.sum(), u, retain_graph=True)
+            value = divergence.f(u)
+            (derivative,) = torch.autograd.grad(value.sum(), u) if value.requires_grad else (curvature,)
+        self._require_derivative(divergence, u, slope, derivative)
         bent = curvature > 0
         if not bool(bent.all()):
             first = int((~bent).nonzero()[0])
+            found = f"f'' = {curvature[first].item():g} at u = {u[first].item():.3g}"
+            if bool((curvature < 0).any()):
+                raise UserError(
+                    f"the divergence {divergence.name!r} has {found}: an f-divergence needs a convex f"
+                )
+            advice = "; type head=activation" if isinstance(divergence, Conjugated) else ""
             raise UserError(
-                f"the divergence {divergence.name!r} has f'' = {curvature[first].item():g} at u = "
-                f"{u[first].item():.3g}, and a log-ratio head learns only where f'' > 0; type head=activation"
+                f"the divergence {divergence.name!r} has {found}, and a log-ratio head learns only where "
+                f"f'' > 0{advice}"
+            )
+
+    def _require_derivative(
+        self, divergence: Divergence, u: Tensor, slope: Tensor, derivative: Tensor
+    ) -> None:
+        """Raises UserError where `slope` is not the derivative of `f`: the likeliest slip in one's own."""
+        scale = 1e-6 * (1 + derivative.abs())
+        wrong = (slope - derivative).abs() > scale
+        if bool(wrong.any()):
+            at = int(wrong.nonzero()[len(wrong.nonzero()) // 2])
+            said, true = slope[at].item(), derivative[at].item()
+            raise UserError(
+                f"the divergence {divergence.name!r} says slope({u[at].item():.3g}) = {said:.6g}, but the "
+                f"derivative of its f is {true:.6g} there; correct slope, or f"
             )
 
     def terms(self, divergence: Divergence, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -267,6 +267,7 @@ def donsker_varadhan(t_p: Tensor, t_q: Tensor) -> Tensor:
 
 
 def _floating(x: Tensor) -> Tensor:
+    x = torch.as_tensor(x)
     """Samples as floating-point numbers; uint8 images become [-1, 1]."""
     x = dequantize(x) if x.dtype == torch.uint8 else x
     if not x.is_floating_point():

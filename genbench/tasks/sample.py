@@ -1,4 +1,7 @@
-"""task=sample: images from a finished run, as PNG files and a grid in <run_dir>/samples/."""
+"""task=sample: images from a finished run, as PNG files in <run_dir>/samples/<sampler>-step<N>/, and a grid.
+
+The folder holds this sampler's images of these weights and nothing else, so that it can be scored as it is.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,10 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     source = Source(
         generator, sampler, fit(sampler, generator, assembly), config["sampler"]["batch_size"], device
     )
-    folder = directory.samples
+    folder = directory.samples / f"{config['sampler']['name']}-step{trained.steps}"
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("*.png"):
+        earlier.unlink()
     chunks = []
     with Progress(config["n"], "sampling", unit="image") as progress:
         for drawn in source.draw(config["n"], config["metrics"]["seeds"][0]):
@@ -44,7 +49,7 @@ def run(config: dict[str, Any], typed: Typed) -> None:
                 picture.save(folder / f"{index:06d}.png")
             chunks.append(drawn.images.cpu())
             progress.update(len(drawn.index))
-    grid = save_grid(torch.cat(chunks)[:256], folder / f"grid-{config['n']}.png")
+    grid = save_grid(torch.cat(chunks)[:256], folder.with_name(f"{folder.name}-grid.png"))
     print(
         f"{config['n']} images of {directory.path} at step {trained.steps:,} in {folder}, together in {grid}"
     )

@@ -44,5 +44,8 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     for line in lines:
         print(f"  {line}")
     for value in values:
-        print(f"  {value.name:<22} {value.value:.6g}  ({value.extractor} {value.extractor_sha256[:12]})")
+        spread = "" if value.split_std is None else f" ± {value.split_std:.3g} over splits"
+        print(
+            f"  {value.name:<22} {value.value:.6g}{spread}  ({value.extractor} {value.extractor_sha256[:12]})"
+        )
     return values[0].value

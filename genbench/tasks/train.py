@@ -128,6 +128,8 @@ def _finish(
             trainer.tracker.image(outcome.steps, name, path)
         trainer.tracker.finish(values, 0)
         _show(sitting, result)
+        if others := [path.name for name, path in pictures.items() if name != "samples"]:
+            print(f"  pictures  {', '.join(others)} beside it", flush=True)
     return result.metrics[0].value
 
 

@@ -50,6 +50,9 @@ class Huber(Divergence):
 
 
 class Constant(Huber):
+    def f(self, u: Tensor) -> Tensor:
+        return 0.5 * (u - 1)
+
     def slope(self, u: Tensor) -> Tensor:
         return torch.full_like(u, 0.5)
 
@@ -80,7 +83,7 @@ def test_log_ratio_serves_every_curved_divergence(divergence: Divergence) -> Non
     "divergence", [TotalVariation(), Huber(), Constant()], ids=["tv", "huber", "constant"]
 )
 def test_log_ratio_refuses_straight_pieces(divergence: Divergence) -> None:
-    with pytest.raises(UserError, match=r"f'' = 0 at u = .*type head=activation"):
+    with pytest.raises(UserError, match=r"f'' = 0 at u = .*only where"):
         LogRatio().check(divergence)
 
 
@@ -128,3 +131,47 @@ def test_ones_own_divergence_needs_f_and_its_slope() -> None:
     (slope_t,) = torch.autograd.grad(t.sum(), r, retain_graph=True)
     (slope_conjugate,) = torch.autograd.grad(conjugate.sum(), r)
     torch.testing.assert_close(slope_conjugate, r.detach().exp() * slope_t, rtol=1e-5, atol=1e-6)
+
+
+class Concave(Divergence):
+    name = "concave"
+
+    def f(self, u: Tensor) -> Tensor:
+        return 1 - u.square()
+
+    def slope(self, u: Tensor) -> Tensor:
+        return -2 * u
+
+
+class Slipped(Divergence):
+    """f of the triangular discrimination with a slope that is not its own."""
+
+    name = "slipped"
+
+    def f(self, u: Tensor) -> Tensor:
+        return (u - 1).square() / (u + 1)
+
+    def slope(self, u: Tensor) -> Tensor:
+        return 7 + 3 * u
+
+
+def test_slips_in_ones_own_divergence_are_named() -> None:
+    with pytest.raises(UserError, match="needs a convex f"):
+        LogRatio().check(Concave())
+    with pytest.raises(UserError, match=r"says slope\(.*but the derivative of its f"):
+        LogRatio().check(Slipped())
+
+
+def test_the_other_head_is_offered_only_where_it_would_serve() -> None:
+    class Flat(Divergence):
+        name = "flat"
+
+        def f(self, u: Tensor) -> Tensor:
+            return 0.5 * (u - 1).abs()
+
+        def slope(self, u: Tensor) -> Tensor:
+            return 0.5 * (u - 1).sign()
+
+    with pytest.raises(UserError) as refusal:
+        LogRatio().check(Flat())
+    assert "head=activation" not in str(refusal.value)

@@ -251,6 +251,25 @@ def test_measured_variances_are_the_posteriors():
         sampler(model, Keys(torch.arange(10), 0))
 
 
+def test_a_poor_estimates_variance_is_cut_at_what_is_possible():
+    """An estimate that errs more than x_t / alpha itself, or than no estimate at all, is not believed."""
+    torch.manual_seed(0)
+    corruption = Gaussian(Linear())
+
+    class Poor(GaussianOracle):
+        def denoise(self, x_t, t, labels=None):
+            return Posterior(torch.full_like(x_t, 9.0))
+
+    images = C * torch.randn(500, 1, 4, 4)
+    batches = iter([Batch(images, None, torch.arange(500))])
+    sampler = Analytic(5, Uniform(), Eta(1.0), clip=False, images=500)
+    measured = sampler.fit(Poor(corruption, (1, 4, 4), std=C), batches, Ambient(500, CPU))[VARIANCES]
+    times = Uniform()(5, corruption)[:-1]
+    ratio = (corruption.sigma(times) / corruption.alpha(times)) ** 2
+    spread = images.double().square().mean() - images.double().mean() ** 2
+    torch.testing.assert_close(measured, torch.minimum(ratio, spread))
+
+
 def test_a_learned_share_goes_from_the_posteriors_variance_to_betas():
     corruption = Gaussian(Cosine(100))
     s, t = torch.tensor([0.5, 0.51], dtype=torch.float64)

@@ -44,8 +44,18 @@ def test_samples_of_the_run_are_had_again(gan):
     genbench("task=sample", f"run_dir={gan}", "n=3")
     kept = np.load(gan / "samples" / "samples.npz")["images"]
     for index in range(3):
-        image = np.asarray(Image.open(gan / "samples" / f"{index:06d}.png"))
+        image = np.asarray(Image.open(gan / "samples" / "decode-step4" / f"{index:06d}.png"))
         assert np.array_equal(image, kept[index, :, :, 0])
+
+
+def test_what_task_sample_writes_can_be_scored_as_it_is(gan):
+    """The folder holds the images of the last call alone: no grids, no images of an earlier one."""
+    folder = gan / "samples" / "decode-step4"
+    for count in (24, 20):
+        genbench("task=sample", f"run_dir={gan}", f"n={count}")
+        assert len(list(folder.iterdir())) == count
+    assert "20 images" in genbench("task=score", f"images={folder}", "device=cpu").stdout
+    assert (gan / "samples" / "decode-step4-grid.png").is_file()
 
 
 def test_the_divergence_is_a_metric_of_runs_and_of_anyones_images(gan):
