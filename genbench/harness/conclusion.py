@@ -7,6 +7,7 @@ Into a folder go samples/grid.png, samples/samples.npz (uint8 NHWC), the picture
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from genbench.contracts import Generator, Sampler
 from genbench.harness.assembly import Assembly
 from genbench.harness.fitting import fit
+from genbench.harness.likelihood import measure_likelihood
 from genbench.harness.pictures import illustrate, save_grid
 from genbench.harness.progress import Progress
 from genbench.harness.recording import Trained, compose
@@ -59,6 +61,7 @@ def conclude(
     share = metrics["n_samples"] * len(metrics["seeds"]) // ranks.world
     with progress(share, "sampling", "image") as bar:
         scored = scoring.score(source, metrics["n_samples"], metrics["seeds"], bar)
+    scored = replace(scored, metrics=[*scored.metrics, *measure_likelihood(assembly, model)])
     reference = assembly.images(config["dataset"]["reference"])
     result = compose(config, command, model, reference, trained, scored, assembly.device)
     pictures: dict[str, Path] = {}

@@ -26,8 +26,8 @@ class ODELikelihood:
     """Bits per dimension of images under a denoiser of Gaussian corruption.
 
     rtol, atol: of the adaptive solver; start: the time at which the data is taken to be, since at t = 0 the
-    ODE of some corruptions is singular; end: the last time, below 1 where no data is left there; exact:
-    compute the divergence instead of estimating it.
+    ODE of some corruptions is singular (1e-5, or 1/T of discrete times, unless given); end: the last time (1,
+    or .999 where no data is left at 1); exact: compute the divergence instead of estimating it.
     """
 
     name = "bpd"
@@ -36,8 +36,8 @@ class ODELikelihood:
         self,
         rtol: float = 1e-5,
         atol: float = 1e-5,
-        start: float = 1e-5,
-        end: float = 1.0,
+        start: float | None = None,
+        end: float | None = None,
         exact: bool = False,
     ) -> None:
         self.rtol, self.atol, self.start, self.end, self.exact = rtol, atol, start, end, exact
@@ -70,13 +70,20 @@ class ODELikelihood:
         with torch.inference_mode(False):
             probe = signs.clone()
             begin = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], dim=1).clone()
-            state = dormand_prince(derivative, begin, self.start, self.end, self.rtol, self.atol)
+            state = dormand_prince(derivative, begin, *self._times(corruption), self.rtol, self.atol)
         last, gained = state[:, :dimensions].double(), state[:, dimensions].double()
-        end = torch.tensor(self.end, dtype=torch.float64)
         # The law at the end: the prior sampling starts from, or, short of t = 1, its scale at that time.
-        std = corruption.schedule.terminal_std if self.end == 1 else float(corruption.sigma(end))
+        _, end = self._times(corruption)
+        at_end = corruption.sigma(torch.tensor(end, dtype=torch.float64))
+        std = corruption.schedule.terminal_std if end == 1 else float(at_end)
         prior = -0.5 * (last / std).square().sum(1) - dimensions * math.log(std * math.sqrt(2 * math.pi))
         return prior + gained
+
+    def _times(self, corruption: Gaussian) -> tuple[float, float]:
+        """(start, end), as given or as the corruption needs them."""
+        start = self.start or (1e-5 if corruption.steps is None else 1 / corruption.steps)
+        empty = float(corruption.alpha(torch.ones((), dtype=torch.float64))) == 0
+        return start, self.end or (0.999 if empty else 1.0)
 
     def _divergence(
         self, model: Any, x: Tensor, t: Tensor, probe: Tensor, corruption: Gaussian

@@ -15,6 +15,7 @@ from genbench.harness.assembly import Assembly
 from genbench.harness.conclusion import conclude
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.finished import overlay, restore
+from genbench.harness.likelihood import check_likelihood
 from genbench.harness.progress import Progress
 from genbench.harness.recording import describe, git_state
 from genbench.harness.rundir import RunDirectory
@@ -39,6 +40,7 @@ def _evaluate(config: dict[str, Any], typed: Typed, assembly: Assembly, director
     generator, trained = restore(config, assembly)
     sampler = assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
+    check_likelihood(generator, config)
     scoring, lines = build_scoring(assembly, metrics, generator.image_shape)
     if ranks.leads:
         print(f"{directory.path} at step {trained.steps:,}", flush=True)

@@ -12,6 +12,7 @@ from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.conclusion import GRID_IMAGES, conclude, source_of
 from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.likelihood import check_likelihood
 from genbench.harness.pictures import illustrate, save_grid
 from genbench.harness.recording import Trained, describe, git_state
 from genbench.harness.rundir import default_run_dir
@@ -52,6 +53,7 @@ def _run(sitting: Sitting) -> float:
     generator, sampler = assembly.generator(), assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
     preflight.check_conditional(generator, config)
+    check_likelihood(generator, config)
     sitting.say("model", preflight.describe_model(generator, sampler, config))
     scoring, lines = build_scoring(assembly, config["metrics"], generator.image_shape)
     sitting.say("scores", preflight.describe_scores(scoring.extractors, config))
