@@ -10,6 +10,7 @@ from genbench.contracts import Step
 from genbench.harness.assembly import Assembly, parameter_count, settle_precision
 from genbench.harness.distributed import Ranks
 from genbench.help import choices
+from genbench.ops.random import Keys
 
 CPU = torch.device("cpu")
 
@@ -162,4 +163,37 @@ def test_every_sampler_says_whether_it_drives_a_ddpm(compose, name):
 @pytest.mark.parametrize("grid", ["uniform", "quadratic", "log_snr", "rho"])
 def test_every_grid_fits_a_ddpm(compose, grid):
     built = assembly(compose("sampler=euler", f"grid={grid}"))
-    built.sampler().check(built.generator())
+    sampler, generator = built.sampler(), built.generator()
+    sampler.check(generator)
+    times = sampler.grid(sampler.steps, generator.corruption)
+    assert float(times[-1]) == 0
+    assert (times.diff() <= 0).all()
+
+
+DRIVERS = ["ancestral", "analytic", "euler_maruyama", "reverse_diffusion", "predictor_corrector"]
+DRIVERS += ["annealed_langevin", "ddim", "euler", "heun", "dpm_solver", "dpmpp_2m", "unipc"]
+
+
+@pytest.mark.parametrize("sampler", DRIVERS)
+@pytest.mark.parametrize("model", ["ddpm", "score_sde", "edm", "flow", "ncsn"])
+def test_any_sampler_drives_any_denoiser(compose, model, sampler):
+    """Whatever it was trained as; flow needs a first time at which something of the data is left."""
+    typed = [
+        f"model={model}",
+        f"sampler={sampler}",
+        "network.channels=8",
+        "sampler.steps=4",
+    ]
+    if model == "flow":
+        grid = "log_snr" if sampler in ("dpm_solver", "dpmpp_2m", "unipc") else "uniform"
+        typed += [f"grid={grid}", "grid.start=0.999"]
+    if sampler == "annealed_langevin":
+        typed += ["sampler.repeats=2"]
+    built = assembly(compose(*typed))
+    generator, drawn = built.generator().eval(), built.sampler()
+    drawn.check(generator)
+    with torch.inference_mode():
+        samples = drawn(generator, Keys(torch.arange(2), 0), None, drawn.placeholder(generator))
+    assert samples.images.isfinite().all()
+    assert samples.nfe.unique().numel() == 1
+    assert 0 <= drawn.evaluations() - int(samples.nfe[0]) <= 1

@@ -9,17 +9,29 @@ flow matching are choices of schedule, of what the output stands for, and of the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from genbench.contracts import Batch, Generator, Losses, Phase, Posterior, Step
+from genbench.contracts import Batch, Generator, Level, Losses, Phase, Posterior, Step
 from genbench.corruptions.gaussian import Gaussian
 from genbench.generators.parameterisations import Parameterisation
 from genbench.generators.weightings import Flat, Weighting
 from genbench.likelihood.dequantisation import dequantised
 from genbench.ops.combine import combine
 from genbench.ops.random import Ambient
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A training batch: images before and after corruption, its level, the network's output, the target."""
+
+    x0: Tensor
+    x_t: Tensor
+    level: Level
+    output: Tensor
+    target: Tensor
 
 
 class Denoising(Generator):
@@ -62,6 +74,13 @@ class Denoising(Generator):
 
     def loss(self, batch: Batch, step: Step) -> Losses:
         """The loss above at times drawn by the schedule; Gaussian noise from torch's generators."""
+        trial = self.corrupted(batch)
+        errors = (trial.output - trial.target).square().flatten(1).mean(dim=1)
+        weights = self.weighting(trial.level, self.parameterisation)
+        return Losses((weights.to(errors.dtype) * errors).mean())
+
+    def corrupted(self, batch: Batch) -> Corrupted:
+        """A batch corrupted at random times, and what the network makes of it."""
         x0, told = batch.images, {}
         ambient = Ambient(len(x0), x0.device)
         if self.levels is not None:
@@ -72,10 +91,9 @@ class Denoising(Generator):
         level = self.corruption.level(t)
         noise = self.corruption.draw(x0.shape, ambient)
         x_t = self.corruption.apply(x0, noise, t)
-        output = self._evaluate(x_t, t, self._training_labels(batch.labels, ambient), **told)
+        output = self._evaluate(x_t, t, self._training_labels(batch.labels, ambient), **told).float()
         target = self.parameterisation.target(x0, noise, level.alpha, level.sigma)
-        errors = (output.float() - target).square().flatten(1).mean(dim=1)
-        return Losses((self.weighting(level, self.parameterisation).to(errors.dtype) * errors).mean())
+        return Corrupted(x0, x_t, level, output, target)
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
         output = self._evaluate(x_t, t, labels).to(x_t.dtype)

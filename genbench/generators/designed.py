@@ -7,7 +7,7 @@ With the ratio r = q/p (of made to real images), an increasing omega and a rho >
 Then E_P phi(T) + E_Q psi(T) is largest at T = omega(q/p): larger T means *made*. The generator may minimise
 E_Q beta(T), provided that for some alpha the function d(r) = alpha(omega(r)) + r beta(omega(r)) is convex,
 which makes E_P d(q/p) a divergence. An objective of one's own is a class with these functions; `verify`
-checks the three conditions on a grid of ratios.
+checks the conditions on a grid of ratios.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genbench.generators.objectives import Objective
 
 
 class Designed(Objective):
-    """The family above. `beta` is psi's opposite, the saddle point, unless a class says otherwise."""
+    """The family above. `beta` is psi, the saddle point, unless a class says otherwise."""
 
     @abstractmethod
     def omega(self, r: Tensor) -> Tensor:

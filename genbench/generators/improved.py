@@ -4,7 +4,7 @@
 
 The network's second half of channels, out, says v = (out + 1) / 2: where between beta~ and beta the step's
 log-variance lies (eq. 15). In L_t the mean is held still (stop-gradient): only the variance learns from it.
-Their w is .001 with the term multiplied by T / 1000; the full bound alone is L_hybrid without L_simple.
+Their w is .001, which their code writes as T / 1000; the full bound alone is L_hybrid without L_simple.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from genbench.contracts import Batch, Losses, Posterior, Step
 from genbench.corruptions.rules import LearnedVariance
 from genbench.generators.denoising import Denoising
 from genbench.likelihood.bound import step_bits
-from genbench.ops.random import Ambient
 
 
 class Improved(Denoising):
     """A `Denoising` generator whose network has twice the channels out.
 
-    levels: grey levels of the data, for the first term; bound_weight: w above, with T's share included (1 for
-    T = 1000); simple: whether L_simple is part of the loss.
+    levels: grey levels of the data, for the first term (its images are not dequantised); bound_weight: w T
+    above, 1 for T = 1000; simple: whether L_simple is part of the loss.
     """
 
     def __init__(
@@ -37,21 +36,18 @@ class Improved(Denoising):
 
     def loss(self, batch: Batch, step: Step) -> Losses:
         """L_hybrid; logs both parts."""
-        x0 = batch.images
-        ambient = Ambient(len(x0), x0.device)
-        t = self.corruption.schedule.draw_times(len(x0), x0.device)
-        level = self.corruption.level(t)
-        noise = self.corruption.draw(x0.shape, ambient)
-        x_t = self.corruption.apply(x0, noise, t)
-        output = self._evaluate(x_t, t, self._training_labels(batch.labels, ambient)).float()
-        mean, share = output.chunk(2, dim=1)
-        target = self.parameterisation.target(x0, noise, level.alpha, level.sigma)
-        simple = (mean - target).square().mean()
-        still = self.parameterisation.x0(mean.detach(), x_t, level.alpha, level.sigma)
+        trial = self.corrupted(batch)
+        mean, share = trial.output.chunk(2, dim=1)
+        simple = (mean - trial.target).square().mean()
+        level = trial.level
+        still = self.parameterisation.x0(mean.detach(), trial.x_t, level.alpha, level.sigma)
         posterior = Posterior(still, share=(share + 1) / 2)
-        bound = step_bits(self.corruption, x0, x_t, t, posterior, LearnedVariance(), self.data_levels).mean()
-        total = self.bound_weight * bound.float() + (simple if self.simple else 0.0)
-        return Losses(total, {"simple": simple, "bound": bound.float()})
+        bits = step_bits(
+            self.corruption, trial.x0, trial.x_t, level.t, posterior, LearnedVariance(), self.data_levels
+        )
+        bound = bits.mean().float()
+        total = self.bound_weight * bound + (simple if self.simple else 0.0)
+        return Losses(total, {"simple": simple, "bound": bound})
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
         mean, share = self._evaluate(x_t, t, labels).to(x_t.dtype).chunk(2, dim=1)

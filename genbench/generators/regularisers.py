@@ -42,6 +42,12 @@ def _checked(weight: float) -> float:
     return weight
 
 
+def steepness(critic: Critic, images: Tensor, labels: Tensor | None) -> Tensor:
+    """|grad v|^2 at each image, [B], differentiable in the critic's weights."""
+    slope = gradient(lambda x: critic.judge(x, labels), images.float(), create_graph=True)
+    return _square(slope)
+
+
 def _square(gradients: Tensor) -> Tensor:
     """Squared norms, [B]."""
     return gradients.square().flatten(1).sum(dim=1)
@@ -63,11 +69,7 @@ class RealGradient(Regulariser):
         self.weight = _checked(weight)
 
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        return (
-            self.weight
-            / 2
-            * _square(gradient(lambda x: critic.judge(x, labels), real.float(), create_graph=True)).mean()
-        )
+        return self.weight / 2 * steepness(critic, real, labels).mean()
 
 
 class FakeGradient(Regulariser):
@@ -77,11 +79,7 @@ class FakeGradient(Regulariser):
         self.weight = _checked(weight)
 
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        return (
-            self.weight
-            / 2
-            * _square(gradient(lambda x: critic.judge(x, labels), fake.float(), create_graph=True)).mean()
-        )
+        return self.weight / 2 * steepness(critic, fake, labels).mean()
 
 
 class UnitGradient(Regulariser):
@@ -93,9 +91,7 @@ class UnitGradient(Regulariser):
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = torch.lerp(real, fake, share)
-        norms = (
-            _square(gradient(lambda x: critic.judge(x, labels), between.float(), create_graph=True)) + 1e-12
-        ).sqrt()
+        norms = (steepness(critic, between, labels) + 1e-12).sqrt()
         return self.weight * (norms - 1).square().mean()
 
 

@@ -9,18 +9,15 @@ paper did not do.
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from genbench.ops.combine import combine
 from genbench.ops.random import Stream
 from genbench.samplers.grids import Grid
-from genbench.samplers.iterative import Iterative, Path, require_gaussian
+from genbench.samplers.iterative import GaussianIterative, Path
 
 
-class AnnealedLangevin(Iterative):
+class AnnealedLangevin(GaussianIterative):
     """`repeats` steps (T) at each of `steps` levels; step_size: e, the step at the smallest level.
 
     Levels are the grid's times, so a model of any Gaussian corruption will do; where it scales the data, the
@@ -39,10 +36,6 @@ class AnnealedLangevin(Iterative):
     ) -> None:
         super().__init__(steps, grid, clip, guidance)
         self.repeats, self.step_size, self.denoise = repeats, step_size, denoise
-
-    def check(self, model: Any) -> None:
-        require_gaussian(self, model)
-        super().check(model)
 
     def estimates(self) -> int:
         return self.steps * self.repeats + int(self.denoise)
@@ -73,4 +66,4 @@ class AnnealedLangevin(Iterative):
         last = levels[-1]
         if self.denoise:
             return path.estimate(x, last).mean
-        return combine((1 / previous,), (x,)) if torch.any(previous != 1) else x
+        return combine((1 / previous,), (x,))

@@ -46,5 +46,5 @@ class Estimate:
         if self.guidance and labels is not None:
             unconditional = model.denoise(x_t, t, torch.full_like(labels, -1), rows)
             mean = torch.lerp(unconditional.mean, posterior.mean, 1 + self.guidance)
-            posterior = Posterior(mean)
+            posterior = replace(posterior, mean=mean)
         return replace(posterior, mean=posterior.mean.clamp(-1, 1)) if self.clip else posterior

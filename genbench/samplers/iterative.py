@@ -80,10 +80,18 @@ class Iterative(Sampler):
         return Samples(self.walk(x, self.grid(self.steps, corruption), path), counted.nfe)
 
 
+class GaussianIterative(Iterative):
+    """A sampler that needs a score or a schedule, which only Gaussian corruptions have."""
+
+    def check(self, model: Any) -> None:
+        require_gaussian(self, model)
+        super().check(model)
+
+
 def require_gaussian(sampler: Sampler, model: Any) -> None:
-    """Raises UserError where the model's corruption is not Gaussian: it has no score and no schedule."""
+    """Raises UserError where the model's corruption is not Gaussian."""
     if not isinstance(model.corruption, Gaussian):
         raise UserError(
             f"{type(sampler).__name__} solves an equation of Gaussian corruption, and this model's is "
-            f"{type(model.corruption).__name__}. Type sampler=restore."
+            f"{type(model.corruption).__name__}. Choose a sampler that takes estimates alone."
         )

@@ -22,17 +22,16 @@ from torch import Tensor
 from genbench.contracts import UserError
 from genbench.ops.combine import combine
 from genbench.samplers.grids import Grid
-from genbench.samplers.iterative import Iterative, Path, require_gaussian
+from genbench.samplers.iterative import GaussianIterative, Path
 
 
-class DPMSolver2(Iterative):
+class DPMSolver2(GaussianIterative):
     """DPM-Solver-2 (Lu et al. 2022a, algorithm 1): the noise at the step's middle in lambda.
 
     n steps cost 2 n evaluations, or 2 n - 1 where the last one goes to sigma = 0.
     """
 
     def check(self, model: Any) -> None:
-        require_gaussian(self, model)
         super().check(model)
         start = self.grid(self.steps, model.corruption)[0]
         if not float(model.corruption.alpha(start)) > 0:
@@ -61,12 +60,8 @@ class DPMSolver2(Iterative):
         return x
 
 
-class DPMSolverPP2M(Iterative):
+class DPMSolverPP2M(GaussianIterative):
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): the line through this estimate and the last one."""
-
-    def check(self, model: Any) -> None:
-        require_gaussian(self, model)
-        super().check(model)
 
     def estimates(self) -> int:
         return self.steps
@@ -88,7 +83,7 @@ class DPMSolverPP2M(Iterative):
         return x
 
 
-class UniPC(Iterative):
+class UniPC(GaussianIterative):
     """UniPC in data prediction (Zhao et al. 2023): a predictor of order p and a corrector of order p + 1.
 
     The corrector uses the estimate the next step needs anyway, so n steps cost n evaluations. order: p, 1 to
@@ -110,10 +105,6 @@ class UniPC(Iterative):
         if order not in (1, 2, 3) or bh not in ("h", "expm1"):
             raise UserError(f"sampler.order={order} and sampler.bh={bh}: expected 1, 2 or 3, and h or expm1.")
         self.order, self.corrector, self.bh = order, corrector, bh
-
-    def check(self, model: Any) -> None:
-        require_gaussian(self, model)
-        super().check(model)
 
     def estimates(self) -> int:
         return self.steps

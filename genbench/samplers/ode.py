@@ -9,7 +9,6 @@ velocity itself. Which times are visited is the grid's affair.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from genbench.contracts import Level, Posterior
 from genbench.ops.combine import combine
 from genbench.ops.random import Stream
 from genbench.samplers.grids import Grid
-from genbench.samplers.iterative import Iterative, Path, require_gaussian
+from genbench.samplers.iterative import GaussianIterative, Path
 from genbench.samplers.runge_kutta import dormand_prince
 
 
@@ -28,7 +27,7 @@ def velocity(x: Tensor, x0: Posterior, level: Level) -> Tensor:
     return combine((fade, level.alpha_rate - fade * level.alpha), (x, x0.mean))
 
 
-class Heun(Iterative):
+class Heun(GaussianIterative):
     """Heun's second-order method with optional churn (Karras et al. 2022, algorithms 1 and 2).
 
     The step to the data is Euler's in sigma, which ends at the estimate: n steps cost 2 n - 1 evaluations.
@@ -50,10 +49,6 @@ class Heun(Iterative):
         super().__init__(steps, grid, clip, guidance)
         self.churn, self.churn_min, self.churn_max = churn, churn_min, churn_max
         self.churn_noise = churn_noise
-
-    def check(self, model: Any) -> None:
-        require_gaussian(self, model)
-        super().check(model)
 
     def estimates(self) -> int:
         return 2 * self.steps - 1
@@ -89,7 +84,7 @@ class Heun(Iterative):
         return noisier, later
 
 
-class RungeKutta45(Iterative):
+class RungeKutta45(GaussianIterative):
     """Dormand and Prince's adaptive method; every image has its own steps, so none depends on its batch.
 
     rtol, atol: tolerances of the error an image makes in one step, as root mean square over its pixels; end:
@@ -109,10 +104,6 @@ class RungeKutta45(Iterative):
     ) -> None:
         super().__init__(1, grid, clip, guidance)
         self.rtol, self.atol, self.end, self.denoise = rtol, atol, end, denoise
-
-    def check(self, model: Any) -> None:
-        require_gaussian(self, model)
-        super().check(model)
 
     def estimates(self) -> None:
         return None

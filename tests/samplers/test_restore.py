@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,9 @@ from genbench.corruptions.rules import Eta, LargeVariance
 from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import GaussianOracle
 from genbench.ops.random import Keys
+from genbench.samplers.counting import Counted
 from genbench.samplers.grids import Quadratic, Uniform
+from genbench.samplers.guidance import Estimate
 from genbench.samplers.restore import Restore
 
 SHAPE = (1, 4, 4)
@@ -159,3 +162,21 @@ def test_too_many_steps_are_refused():
 
 def test_the_oracle_denoises():
     assert isinstance(oracle(), Denoises)
+
+
+def test_guidance_keeps_what_else_the_posterior_knows():
+    """A learned share, or a variance, belongs to the step that follows, guided or not."""
+
+    class Sharing(GaussianOracle):
+        classes = 3
+
+        def denoise(self, x_t, t, labels=None):
+            known = super().denoise(x_t, t)
+            return replace(known, mean=known.mean + labels.reshape(-1, 1, 1, 1), share=torch.ones_like(x_t))
+
+    model = Sharing(Gaussian(Linear()), SHAPE)
+    x, t, labels = torch.zeros(2, *SHAPE), torch.tensor(0.5).double(), torch.tensor([0, 2])
+    guided = Estimate(clip=False, guidance=1.0)(Counted(model, 2), x, t, labels)
+    torch.testing.assert_close(guided.mean[:, 0, 0, 0], torch.tensor([1.0, 5.0]))  # 2 y - (-1)
+    assert guided.share is not None
+    assert guided.variance is not None
