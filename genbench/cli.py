@@ -20,8 +20,9 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from genbench import help as help_page
 from genbench import validation
@@ -31,11 +32,11 @@ from genbench.errors import Stopped, UserError
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
 
-IMPLIED = {"extractor": "model=classifier"}
-"""What typing a task says besides."""
+IMPLIED = {"extractor": "model=classifier", "solvers": "model=oracle"}
+"""What typing a task says besides, where it is not about a run."""
 
-OF_A_RUN = ("evaluate", "sample")
-"""Tasks that take a finished run's configuration and lay what was typed over it."""
+OF_A_RUN = ("evaluate", "sample", "solvers")
+"""Tasks that take a finished run's configuration and lay what was typed over it; some do without one."""
 
 SECTIONS = frozenset({"dataset", "model", "sampler", "optim", "ema", "trainer", "metrics", "logger"})
 """The groups a run reads; every other group is a part of one of these."""
@@ -96,12 +97,11 @@ def recall(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
 def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
     """For `task=evaluate run_dir=X`: what was typed when X was started; else what the task implies."""
     values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if values.get("task") in IMPLIED and "model" not in values:
-        return [IMPLIED[values["task"]]]
-    if values.get("task") not in OF_A_RUN:
-        return []
+    task = values.get("task")
+    if task not in OF_A_RUN or (task in IMPLIED and "run_dir" not in values):
+        return [IMPLIED[task]] if task in IMPLIED and "model" not in values else []
     if "run_dir" not in values:
-        raise UserError(f"task={values['task']} needs the run it is about: type run_dir=PATH.")
+        raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
     saved = Path(values["run_dir"]) / "overrides.yaml"
     if not saved.is_file():
         raise UserError(f"run_dir={values['run_dir']} holds no run (no overrides.yaml there).")
@@ -112,6 +112,21 @@ def sections(config: dict[str, Any], groups: Iterable[str]) -> dict[str, Any]:
     """`config` without the groups composed only to be used inside others (schedule, network, ...)."""
     parts = {group.split("@")[0].split("/")[0] for group in groups} - SECTIONS
     return {key: value for key, value in config.items() if key not in parts}
+
+
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration that these overrides would run, composed beside the one that is running.
+
+    Raises UserError where Hydra cannot compose it.
+    """
+    try:
+        cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
+    except HydraException as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return sections(resolve(cfg), choices)
 
 
 def refuse_unused(cfg: DictConfig, groups: Iterable[str], typed: Iterable[str]) -> None:
@@ -181,9 +196,11 @@ def _fail(message: str, multirun: bool) -> None:
 
 
 def register_resolvers() -> None:
-    """The functions conf/ may use in ${...}: `if:condition,then,otherwise`."""
+    """The functions conf/ may use in ${...}: `if:condition,then,otherwise` and `times:a,b`."""
     if not OmegaConf.has_resolver("if"):
         OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no)
+    if not OmegaConf.has_resolver("times"):
+        OmegaConf.register_new_resolver("times", lambda a, b: a * b)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ CARRIED_OUT = frozenset(
         "checkpoint",
         "hydra",
         "speed",  # what task=speed times
+        "solvers",  # what task=solvers compares
         "n",  # how many images task=sample writes
         "images",  # where task=score finds its images
         "dataset.title",

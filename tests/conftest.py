@@ -12,12 +12,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 
-from genbench.cli import register_resolvers, sections
-from genbench.configuration import conf_dir, resolve
+from genbench import cli
+from genbench.configuration import conf_dir
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,20 +39,10 @@ def data_root() -> Path:
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., dict[str, Any]]:
     """compose("model=ddpm", ...): the resolved configuration that the command line would run."""
-    register_resolvers()
+    cli.register_resolvers()
 
     def composed(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = hydra_compose("config", list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        return sections(resolve_without_hydra(cfg), cfg.hydra.runtime.choices)
-
-    def resolve_without_hydra(cfg: Any) -> dict[str, Any]:
-        from omegaconf import open_dict
-
-        plain = cfg.copy()
-        with open_dict(plain):
-            del plain["hydra"]
-        return resolve(plain)
+            return cli.composed(overrides)
 
     return composed

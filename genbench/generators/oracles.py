@@ -10,7 +10,9 @@ Outputs have the dtype of x_t, so that orders of convergence can be measured in 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +20,30 @@ from torch import Tensor
 from genbench.contracts import Generator, Phase, Posterior, UserError
 from genbench.corruptions.gaussian import Gaussian
 from genbench.ops.combine import combine, expand
+from genbench.ops.random import Randomness, Stream
+
+Values = Tensor | Sequence[Any]
 
 
-class GaussianOracle(Generator):
+class Oracle(Generator):
+    """An exact denoiser of a law that can be drawn from. Nothing of it is trained."""
+
+    corruption: Gaussian
+
+    def phases(self) -> Sequence[Phase]:
+        """Nothing is trained."""
+        return []
+
+    @abstractmethod
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
+        """The exact posterior's mean and variance per pixel; see `Denoises`."""
+
+    @abstractmethod
+    def sample(self, randomness: Randomness) -> Tensor:
+        """Exact draws of x0, one [C, H, W] for every key, float64."""
+
+
+class GaussianOracle(Oracle):
     """The exact denoiser of data N(mean, std^2 I) under a Gaussian corruption.
 
         E[x0 | x_t] = mean + g (x_t - alpha mean),   g = alpha std^2 / (alpha^2 std^2 + sigma^2)
@@ -38,9 +61,8 @@ class GaussianOracle(Generator):
         self.data_mean = mean
         self.data_std = std
 
-    def phases(self) -> Sequence[Phase]:
-        """Nothing is trained."""
-        return []
+    def sample(self, randomness: Randomness) -> Tensor:
+        return self.data_mean + self.data_std * randomness.normal(self.image_shape).double()
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
         alpha, sigma = self.corruption.alpha(t), self.corruption.sigma(t)
@@ -50,34 +72,48 @@ class GaussianOracle(Generator):
         return Posterior(mean, variance=expand(self.data_std**2 * sigma**2 / power, x_t))
 
 
-class MixtureOracle(Generator):
+class MixtureOracle(Oracle):
     """The exact denoiser of a mixture of K isotropic Gaussians.
 
-    means: [K, C, H, W]; stds, weights: [K], weights positive (they are divided by their sum). A component
-    of std 0 is a point. Raises UserError where the counts differ.
+    means: [K, C, H, W]; stds, weights: [K], weights positive (they are divided by their sum); tensors or
+    nested lists. A component of std 0 is a point. image_shape: [C, H, W] that means of fewer pixels, such as
+    [K, 1, 1, 1], are repeated to. Raises UserError where the counts differ.
     """
 
     data_means: Tensor
     data_stds: Tensor
     log_weights: Tensor
 
-    def __init__(self, corruption: Gaussian, means: Tensor, stds: Tensor, weights: Tensor) -> None:
+    def __init__(
+        self,
+        corruption: Gaussian,
+        means: Values,
+        stds: Values,
+        weights: Values,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
+        means, stds, weights = (torch.as_tensor(given).double() for given in (means, stds, weights))
         if not len(means) == len(stds) == len(weights) or means.ndim != 4 or not bool((weights > 0).all()):
             raise UserError(
                 f"a mixture needs means [K, C, H, W], stds [K] and positive weights [K], found shapes "
                 f"{tuple(means.shape)}, {tuple(stds.shape)} and {tuple(weights.shape)}"
             )
+        if image_shape is not None:
+            means = means.expand(len(means), *image_shape)
         self.corruption = corruption
         channels, height, width = means.shape[1:]
         self.image_shape = (channels, height, width)
-        self.register_buffer("data_means", means.double())
-        self.register_buffer("data_stds", stds.double())
-        self.register_buffer("log_weights", (weights.double() / weights.double().sum()).log())
+        self.register_buffer("data_means", means.contiguous())
+        self.register_buffer("data_stds", stds)
+        self.register_buffer("log_weights", (weights / weights.sum()).log())
 
-    def phases(self) -> Sequence[Phase]:
-        """Nothing is trained."""
-        return []
+    def sample(self, randomness: Randomness) -> Tensor:
+        ends = self.log_weights.exp().cumsum(0)
+        chosen = torch.bucketize(randomness.uniform((), stream=Stream.LABEL).double(), ends)
+        chosen = chosen.clamp(max=len(ends) - 1)  # the last end may round to less than 1
+        noise = randomness.normal(self.image_shape).double()
+        return self.data_means[chosen] + expand(self.data_stds[chosen], noise) * noise
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
         flat, means = x_t.double().flatten(1), self.data_means.flatten(1)

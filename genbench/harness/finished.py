@@ -13,7 +13,18 @@ from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.recording import Trained
 from genbench.harness.rundir import RunDirectory
 
-REPLACEABLE = ("task", "device", "data_root", "budget", "checkpoint", "n", "images", "run_dir", "logger")
+REPLACEABLE = (
+    "task",
+    "device",
+    "data_root",
+    "budget",
+    "checkpoint",
+    "n",
+    "images",
+    "run_dir",
+    "logger",
+    "solvers",
+)
 """Keys that say where and how: always taken from what was typed now."""
 
 RECHOSEN = ("sampler", "metrics")

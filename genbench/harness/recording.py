@@ -134,6 +134,17 @@ def _place(metric: Metric) -> str:
     return f"; {share:.0%} of the way from a per-pixel Gaussian to unseen real images"
 
 
+def provenance(command: Sequence[str], device: torch.device) -> dict[str, Any]:
+    """What a report that is no record says of where it comes from; without the folder it was written to."""
+    return {
+        "command": ["python", "-m", "genbench", *(o for o in command if not o.startswith("run_dir="))],
+        "created": now(),
+        "device": device_name(device),
+        "git": git_state().model_dump(),
+        "versions": library_versions(),
+    }
+
+
 @cache
 def git_state() -> Git:
     """The commit of the checkout genbench runs from, and whether its code or configuration differ from it.

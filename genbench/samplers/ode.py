@@ -16,7 +16,7 @@ from torch import Tensor
 from genbench.contracts import Level, Posterior
 from genbench.ops.combine import combine
 from genbench.ops.random import Stream
-from genbench.samplers.grids import Grid
+from genbench.samplers.grids import Grid, Span
 from genbench.samplers.iterative import GaussianIterative, Path
 from genbench.samplers.runge_kutta import dormand_prince
 
@@ -87,22 +87,22 @@ class Heun(GaussianIterative):
 class RungeKutta45(GaussianIterative):
     """Dormand and Prince's adaptive method; every image has its own steps, so none depends on its batch.
 
-    rtol, atol: tolerances of the error an image makes in one step, as root mean square over its pixels; end:
-    the time at which the ODE stops, from where one estimate goes to the data (`denoise`) or nothing does.
-    The grid gives the start alone.
+    rtol, atol: tolerances of the error an image makes in one step, as root mean square over its pixels;
+    start, end: the times between which the ODE is solved, and from the end one estimate goes to the data
+    (`denoise`) or nothing does.
     """
 
     def __init__(
         self,
-        grid: Grid,
         rtol: float = 1e-5,
         atol: float = 1e-5,
+        start: float = 1.0,
         end: float = 1e-3,
         denoise: bool = True,
         clip: bool = False,
         guidance: float = 0.0,
     ) -> None:
-        super().__init__(1, grid, clip, guidance)
+        super().__init__(1, Span(start), clip, guidance)
         self.rtol, self.atol, self.end, self.denoise = rtol, atol, end, denoise
 
     def estimates(self) -> None:

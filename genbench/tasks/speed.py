@@ -12,8 +12,7 @@ from typing import Any
 
 from genbench.cli import Typed
 from genbench.harness.distributed import refuse_ranks, resolve_device
-from genbench.harness.recording import device_name, git_state, library_versions
-from genbench.leaderboard.record import now
+from genbench.harness.recording import provenance
 from genbench.speed.training_step import compare, imported_peer, installed_peers
 
 
@@ -26,19 +25,7 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     rows = compare(peers, batch_size=settings["batch_size"], rounds=settings["rounds"], device=str(device))
     folder = Path(config["run_dir"] or "runs/speed")
     folder.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {
-        "command": [
-            "python",
-            "-m",
-            "genbench",
-            *(o for o in typed.overrides if not o.startswith("run_dir=")),
-        ],
-        "created": now(),
-        "device": device_name(device),
-        "git": git_state().model_dump(),
-        "versions": library_versions(),
-        "training_step": rows,
-    }
+    report = {**provenance(typed.overrides, device), "training_step": rows}
     (folder / "speed.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (folder / "speed.md").write_text(table(rows, report["device"]), encoding="utf-8")
     print(table(rows, report["device"]))

@@ -1,4 +1,4 @@
-"""What outputs stand for, how their errors count, and the constants of EDM (METHODS 12.1, 14.2, 14.3)."""
+"""What outputs stand for, how their errors count, and the constants of EDM."""
 
 from __future__ import annotations
 

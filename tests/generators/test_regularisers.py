@@ -1,4 +1,4 @@
-"""Penalties on critics (METHODS 11.2)."""
+"""Penalties on critics."""
 
 from __future__ import annotations
 

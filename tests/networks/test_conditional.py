@@ -1,4 +1,4 @@
-"""Normalisation told the class (METHODS 11.3)."""
+"""Normalisation told the class."""
 
 from __future__ import annotations
 

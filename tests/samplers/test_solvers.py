@@ -44,7 +44,7 @@ class Between(Grid):
 
 
 def factor(schedule, times: Tensor) -> float:
-    """x_last / x_first of the probability-flow ODE (METHODS 0.3.1)."""
+    """x_last / x_first of the probability-flow ODE, in closed form."""
     power = schedule.alpha(times) ** 2 * C**2 + schedule.sigma(times) ** 2
     return math.sqrt(float(power[-1] / power[0]))
 
@@ -133,7 +133,7 @@ def test_the_adaptive_solver_reaches_its_tolerance(path):
     model = GaussianOracle(Exact(schedule), (1, 1, 1), std=C)
     times = torch.tensor([first, last], dtype=torch.float64)
     for tolerance in (1e-4, 1e-7, 1e-10):
-        sampler = RungeKutta45(Uniform(first), tolerance, tolerance * 1e-3, end=last, denoise=False)
+        sampler = RungeKutta45(tolerance, tolerance * 1e-3, first, last, denoise=False)
         image = sampler(model, Keys(torch.arange(1), 0)).images
         assert float(image) == pytest.approx(factor(schedule, times), rel=30 * tolerance)
 
@@ -145,7 +145,7 @@ def test_an_adaptive_image_does_not_depend_on_its_batch():
         torch.tensor([-1.0, 0.1, 1.0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2),
         *torch.full((2, 3), 0.1),
     )
-    sampler = RungeKutta45(Uniform(), 1e-4, 1e-4)
+    sampler = RungeKutta45(1e-4, 1e-4)
     together = sampler(model, Keys(torch.arange(12), 3))
     alone = [sampler(model, Keys(torch.tensor([index]), 3)) for index in range(12)]
     torch.testing.assert_close(together.images, torch.cat([each.images for each in alone]), atol=1e-5, rtol=0)

@@ -1,0 +1,88 @@
+"""A comparison of samplers as a table and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genbench.solvers.judges import Verdict
+
+
+@dataclass(frozen=True)
+class Point:
+    """One sampler with one setting. sampler: as typed; key, effort: what was varied, and its value."""
+
+    sampler: str
+    key: str
+    effort: float
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        verdict = self.verdict
+        return (
+            f"{self.sampler:<40} {self.key}={self.effort:<6g} {verdict.nfe_mean:>8.6g} evaluations  "
+            f"{verdict.measure} {verdict.value:.4g}"
+        )
+
+
+def table(points: Sequence[Point], floor: float | None) -> str:
+    """Markdown: a row for each sampler, a column for each effort, measure and evaluations in the cells."""
+    parts = []
+    for key in dict.fromkeys(point.key for point in points):
+        members = [point for point in points if point.key == key]
+        efforts = sorted({point.effort for point in members})
+        if key != "sampler.steps":
+            efforts.reverse()  # a smaller tolerance is the greater effort
+        cells = {(point.sampler, point.effort): point.verdict for point in members}
+        measure = members[0].verdict.measure
+        lines = [
+            f"`{measure}` (evaluations) by `{key}`:",
+            "",
+            f"| | {' | '.join(f'{effort:g}' for effort in efforts)} |",
+            f"|---|{'---|' * len(efforts)}",
+        ]
+        for sampler in dict.fromkeys(point.sampler for point in members):
+            row = [_cell(cells.get((sampler, effort))) for effort in efforts]
+            lines.append(f"| `{sampler}` | {' | '.join(row)} |")
+        parts.append("\n".join(lines))
+    if floor is not None:
+        parts.append(f"Perfect samples get about {floor:.3g}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(verdict: Verdict | None) -> str:
+    return "" if verdict is None else f"{verdict.value:.3g} ({verdict.nfe_mean:.4g})"
+
+
+def plot(points: Sequence[Point], floor: float | None, title: str, path: Path) -> Path:
+    """The measure against evaluations, both on logarithmic axes, one line a sampler; a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8.5, 5.2), layout="constrained")
+    colours = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    for number, sampler in enumerate(dict.fromkeys(point.sampler for point in points)):
+        line = sorted((p.verdict.nfe_mean, p.verdict.value) for p in points if p.sampler == sampler)
+        axes.plot(
+            *zip(*line, strict=True),
+            marker="osD^v<>Xph*P"[number % 12],
+            color=colours[number % 20],
+            label=sampler,
+            markersize=5,
+            linewidth=1.4,
+        )
+    if floor is not None:
+        axes.axhline(floor, color="gray", linestyle="--", linewidth=1, label="perfect samples")
+    axes.set(
+        xscale="log", yscale="log", xlabel="network evaluations an image", ylabel=points[0].verdict.measure
+    )
+    axes.set_title(title)
+    axes.grid(visible=True, which="both", alpha=0.2)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return path
