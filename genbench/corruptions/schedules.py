@@ -39,7 +39,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def alpha_rate(self, t: Tensor) -> Tensor:
-        """d alpha / dt, float64, of t's shape; at a kink the derivative from below."""
+        """d alpha / dt, float64, of t's shape."""
 
     @abstractmethod
     def sigma_rate(self, t: Tensor) -> Tensor:
@@ -70,8 +70,9 @@ class Schedule(ABC):
 class DiscreteVP(Schedule):
     """A variance-preserving schedule (alpha^2 + sigma^2 = 1) from its betas (Ho et al. 2020, eq. 2 and 4).
 
-    betas: float64 [T], beta_i = 1 - (alpha_i / alpha_{i-1})^2 in (0, 1). Between two grid times log alpha is
-    interpolated linearly, which is what continuous-time solvers need of a model trained at discrete times.
+    betas: float64 [T], beta_i = 1 - (alpha_i / alpha_{i-1})^2 in (0, 1). Between grid times log alpha is a
+    monotone cubic (Fritsch & Butland 1984): solvers that choose their own steps would spend them on the kinks
+    of a straight interpolation, five times as many and less exact.
     """
 
     steps: int
@@ -84,29 +85,40 @@ class DiscreteVP(Schedule):
         self._tables: dict[torch.device, Tensor] = {}
 
     def _table(self, device: torch.device) -> Tensor:
-        """`log_alphas` on a device, copied there once."""
+        """`log_alphas` and their slopes per index, [2, T + 1], on a device, copied there once."""
         if device not in self._tables:
-            self._tables[device] = self.log_alphas.to(device)
+            table = torch.stack((self.log_alphas, _monotone_slopes(self.log_alphas)))
+            self._tables[device] = table.to(device)
         return self._tables[device]
 
-    def log_alpha(self, t: Tensor) -> Tensor:
-        table = self._table(t.device)
+    def _cubic(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The place of t between two grid times, in [0, 1], and table columns [2, ...] below and above it."""
         position = t.double() * self.steps
         # i / T * T may miss i by a rounding; grid times must read the table exactly.
         nearest = position.round()
         position = torch.where((position - nearest).abs() < 1e-9, nearest, position)
         below = position.floor().long().clamp(0, self.steps - 1)
-        fraction = position - below
-        # The two-sided form returns the table's own entry at fraction 0 and at fraction 1.
-        return table[below] * (1 - fraction) + table[below + 1] * fraction
+        table = self._table(t.device)
+        return position - below, table[:, below], table[:, below + 1]
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        u, (low, low_slope), (high, high_slope) = self._cubic(t)
+        v = 1 - u
+        # At u = 0 and at u = 1 this is the table's own entry to the last bit.
+        values = v**2 * (1 + 2 * u) * low + u**2 * (1 + 2 * v) * high
+        return values + u * v * (v * low_slope - u * high_slope)
+
+    def _log_alpha_rate(self, t: Tensor) -> Tensor:
+        u, (low, low_slope), (high, high_slope) = self._cubic(t)
+        v = 1 - u
+        steep = 6 * u * v * (high - low) + v * (1 - 3 * u) * low_slope + u * (1 - 3 * v) * high_slope
+        return steep * self.steps
 
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
     def alpha_rate(self, t: Tensor) -> Tensor:
-        table = self._table(t.device)
-        above = (t.double() * self.steps - 1e-9).ceil().long().clamp(1, self.steps)
-        return self.alpha(t) * (table[above] - table[above - 1]) * self.steps
+        return self.alpha(t) * self._log_alpha_rate(t)
 
     def sigma_rate(self, t: Tensor) -> Tensor:
         return -self.alpha(t) * self.alpha_rate(t) / self.sigma(t)  # alpha^2 + sigma^2 = 1
@@ -117,6 +129,24 @@ class DiscreteVP(Schedule):
 
     def draw_times(self, count: int, device: torch.device) -> Tensor:
         return torch.randint(1, self.steps + 1, (count,), device=device).double() / self.steps
+
+
+def _monotone_slopes(values: Tensor) -> Tensor:
+    """Slopes at which a cubic through evenly spaced values [N] rises and falls only where they do.
+
+    Harmonic means of the neighbouring differences, none where these differ in sign; at the ends a parabola's.
+    """
+    steps = values.diff()
+    if len(steps) == 1:
+        return steps.expand(2)
+    before, after = steps[:-1], steps[1:]
+    inner = torch.where(before * after > 0, 2 * before * after / (before + after), torch.zeros_like(before))
+
+    def end(first: Tensor, second: Tensor) -> Tensor:
+        slope = (3 * first - second) / 2
+        return torch.where(slope * first > 0, slope, torch.zeros_like(slope)).reshape(1)
+
+    return torch.cat((end(steps[0], steps[1]), inner, end(steps[-1], steps[-2])))
 
 
 class Linear(DiscreteVP):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from genbench.corruptions.continuous import VP
 from genbench.corruptions.schedules import Cosine, DiscreteVP, Linear, Su
 
 
@@ -64,10 +65,28 @@ def test_grid_times_read_the_table_exactly():
     assert torch.equal(schedule.log_alpha(t), schedule.log_alphas)
 
 
-def test_between_grid_times_log_alpha_is_linear():
-    schedule = Linear()
-    middle = schedule.log_alpha(torch.tensor(500.5 / 1000, dtype=torch.float64))
-    assert abs(middle - schedule.log_alphas[500:502].mean()) < 1e-15
+@pytest.mark.parametrize(
+    "schedule", [Linear(), Cosine(), Su(), Linear(steps=2), Linear(steps=1)], ids=lambda s: type(s).__name__
+)
+def test_between_grid_times_the_signal_falls_and_its_slope_is_continuous(schedule):
+    t = torch.linspace(0, 1, 10_007, dtype=torch.float64)
+    assert (schedule.log_alpha(t).diff() < 0).all()
+    grid = torch.arange(1, schedule.steps, dtype=torch.float64) / schedule.steps
+    tiny = 1e-7 / schedule.steps
+    before, after = schedule.alpha_rate(grid - tiny), schedule.alpha_rate(grid + tiny)
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [50, 400])
+def test_the_cubic_is_nearer_to_the_continuous_schedule_than_straight_lines(steps):
+    grid = torch.arange(steps + 1, dtype=torch.float64) / steps
+    schedule = DiscreteVP(-torch.expm1(2 * VP().log_alpha(grid).diff()))
+    middle = (grid[1:] + grid[:-1]) / 2
+    straight = (schedule.log_alphas[1:] + schedule.log_alphas[:-1]) / 2
+    errors = [
+        (values - VP().log_alpha(middle)).abs().max() for values in (schedule.log_alpha(middle), straight)
+    ]
+    assert errors[0] < errors[1] / 5
 
 
 def test_networks_are_told_hos_zero_based_index():

@@ -12,6 +12,7 @@ from genbench.contracts import Posterior, UserError
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, SubVP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.rules import Eta, EulerMaruyama
+from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import GaussianOracle, MixtureOracle
 from genbench.ops.random import Keys
 from genbench.samplers.grids import Grid, LogSNR, Rho, Uniform
@@ -136,6 +137,15 @@ def test_the_adaptive_solver_reaches_its_tolerance(path):
         sampler = RungeKutta45(tolerance, tolerance * 1e-3, first, last, denoise=False)
         image = sampler(model, Keys(torch.arange(1), 0)).images
         assert float(image) == pytest.approx(factor(schedule, times), rel=30 * tolerance)
+
+
+def test_the_adaptive_solver_starts_where_a_discrete_schedule_ends():
+    """Grids of discrete times end below 1 when steps are few; this solver has no grid."""
+    schedule = Linear(1000)
+    model = GaussianOracle(Exact(schedule), (1, 1, 1), std=C)
+    image = RungeKutta45(1e-6, 1e-8, end=0.05, denoise=False)(model, Keys(torch.arange(1), 0)).images
+    expected = factor(schedule, torch.tensor([1.0, 0.05], dtype=torch.float64))
+    assert float(image) == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_adaptive_image_does_not_depend_on_its_batch():

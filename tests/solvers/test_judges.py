@@ -1,0 +1,53 @@
+"""An oracle's judge knows perfect samples, and how far others are from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from genbench.contracts import Denoises, Sampler, Samples, UserError
+from genbench.corruptions.continuous import VP
+from genbench.corruptions.gaussian import Gaussian
+from genbench.generators.oracles import GaussianOracle, MixtureOracle
+from genbench.harness.assembly import Assembly
+from genbench.harness.distributed import Ranks
+from genbench.solvers.judges import OracleJudge
+
+MODEL = MixtureOracle(Gaussian(VP()), [[[[-0.6]]], [[[0.5]]]], [0.1, 0.2], [0.3, 0.7])
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Shifted(Sampler):
+    """Exact draws, moved."""
+
+    shift: float
+    needs = Denoises
+
+    def __call__(self, model, randomness, labels=None, fitted=None) -> Samples:
+        return Samples(model.sample(randomness) + self.shift, torch.arange(randomness.batch))
+
+
+def test_perfect_samples_reach_the_floor_and_others_do_not():
+    judge = OracleJudge(MODEL, 2000, CPU)
+    assembly = Assembly({"metrics": {"seeds": [3]}}, CPU, Ranks())
+    perfect, moved = judge(Shifted(0.0), assembly), judge(Shifted(0.3), assembly)
+    assert perfect.value < 4 * judge.floor
+    assert moved.value == pytest.approx(0.3, abs=4 * judge.floor)
+    assert (moved.nfe_mean, moved.nfe_max) == (999.5, 1999)
+
+
+def test_the_floor_falls_like_the_root_of_the_count():
+    few, many = OracleJudge(MODEL, 500, CPU).floor, OracleJudge(MODEL, 8000, CPU).floor
+    assert few / many == pytest.approx(4, rel=0.5)
+
+
+def test_a_model_without_a_known_law_has_no_such_judge():
+    with pytest.raises(UserError, match="run_dir=PATH"):
+        OracleJudge(torch.nn.Linear(1, 1), 10, CPU)  # type: ignore[arg-type]
+
+
+def test_other_oracles_have_laws_too():
+    assert OracleJudge(GaussianOracle(Gaussian(VP()), (1, 2, 2), mean=0.3, std=0.5), 500, CPU).floor < 0.1
