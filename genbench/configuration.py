@@ -60,7 +60,7 @@ CARRIED_OUT = frozenset(
 SAMPLER_PARTS = ("grid", "variance", "prior")
 """Groups that belong to a sampler and go when another one is chosen."""
 
-METRICS_PARTS = ("divergence",)
+METRICS_PARTS = ("divergence", "likelihood")
 """Groups that belong to the metrics of a finished run."""
 
 SHOWN = 12

@@ -48,7 +48,7 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     unused = sorted(tops & set(METRICS_PARTS))
     if unused and composed["metrics"] == saved["metrics"]:
         raise UserError(
-            f"{', '.join(unused)} is the metrics' here, which do not use it: type metrics=divergence too. "
+            f"{unused[0]} is the metrics' here, which do not use it: type metrics={unused[0]} too. "
             "The model was trained with its own and keeps it."
         )
     config = {**saved, **{key: composed[key] for key in REPLACEABLE}}
