@@ -116,25 +116,19 @@ class UniPC(GaussianIterative):
         for step, (t, s) in enumerate(pairwise(times)):
             base = _first_order(x, known[-1], t, s, corruption)
             h = lambdas[step + 1] - lambdas[step]
-            if not math.isfinite(h):
-                x = base
-            else:
-                order = min(self.order, step + 1)
-                ratios = [(lambdas[step - m] - lambdas[step]) / h for m in range(1, order)]
-                differences = [known[-1 - m] - known[-1] for m in range(1, order)]
-                predicted = self._corrected(base, ratios, differences, h, s, corruption)
-                if step + 2 == len(times):  # no evaluation follows that a corrector could use
-                    return predicted
-                new = path.estimate(predicted, s).mean
-                x = predicted
-                if self.corrector:
-                    x = self._corrected(
-                        base, [*ratios, 1.0], [*differences, new - known[-1]], h, s, corruption
-                    )
-                known.append(new)
-                continue
-            if step + 2 < len(times):
-                known.append(path.estimate(x, s).mean)
+            # An infinite step, from pure noise or to the data, has no higher terms and is in nobody's past.
+            past = [lam for lam in lambdas[: step + 1] if math.isfinite(lam)]
+            order = min(self.order, len(past)) if math.isfinite(h) else 1
+            ratios = [(past[-1 - m] - past[-1]) / h for m in range(1, order)]
+            differences = [known[-1 - m] - known[-1] for m in range(1, order)]
+            x = self._corrected(base, ratios, differences, h, s, corruption)
+            if step + 2 == len(times):  # no evaluation follows that a corrector could use
+                break
+            known.append(path.estimate(x, s).mean)
+            if self.corrector and math.isfinite(h):
+                ratios.append(1.0)
+                differences.append(known[-1] - known[-2])
+                x = self._corrected(base, ratios, differences, h, s, corruption)
         return x
 
     def _corrected(

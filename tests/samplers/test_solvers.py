@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from exact import Between, Exact
 from torch import Tensor
 
 from genbench.contracts import Posterior, UserError
@@ -22,26 +23,6 @@ from genbench.samplers.ode import Heun, RungeKutta45
 from genbench.samplers.restore import Restore
 
 C = 0.5
-
-
-class Exact(Gaussian):
-    """Starts from one float64 number an image instead of noise."""
-
-    def terminal(self, shape, randomness, fitted) -> Tensor:
-        return torch.ones(tuple(shape), dtype=torch.float64)
-
-
-class Between(Grid):
-    """Even steps in half the log-SNR from one time to another, which is not the data."""
-
-    def __init__(self, first: float, last: float) -> None:
-        self.ends = torch.tensor([first, last], dtype=torch.float64)
-
-    def __call__(self, steps: int, corruption) -> Tensor:
-        ends = corruption.schedule.half_log_snr(self.ends)
-        times = corruption.schedule.time_at(torch.linspace(*ends.tolist(), steps + 1, dtype=torch.float64))
-        times[0], times[-1] = self.ends
-        return times
 
 
 def factor(schedule, times: Tensor) -> float:
@@ -243,3 +224,12 @@ def test_other_corruptions_are_refused(make):
 
     with pytest.raises(UserError, match="Gaussian corruption"):
         make(5, Uniform()).check(Elsewhere())
+
+
+@pytest.mark.parametrize("make", [DPMSolverPP2M, UniPC], ids=lambda make: make.__name__)
+def test_a_start_from_pure_noise_is_no_step_to_extrapolate_from(make):
+    """Flow leaves nothing of the data at t = 1, where lambda is infinite."""
+    model = GaussianOracle(Gaussian(Flow()), (1, 2, 2), mean=0.2, std=C)
+    images = make(30, Uniform())(model, Keys(torch.arange(2000), 0)).images
+    assert images.mean().item() == pytest.approx(0.2, abs=4 * C / 8000**0.5)
+    assert images.std().item() == pytest.approx(C, rel=0.05)
