@@ -99,14 +99,6 @@ def test_weights_depend_on_the_seed_alone(compose):
     assert not all(torch.equal(p, q) for p, q in pairs(one, other))
 
 
-@pytest.mark.parametrize("name", sorted(set(choices(conf_dir())["experiment"]) - {"none"}))
-def test_every_experiment_composes(compose, name):
-    config = compose(f"experiment={name}")
-    dataset, model = name.split("/")
-    assert config["dataset"]["name"] == dataset
-    assert model.startswith(config["model"]["name"])
-
-
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion_mnist", "cifar10"])
 def test_typed_choices_and_recipes_go_together(compose, dataset):
     """What a recipe says of one choice must not break, or survive into, another."""
