@@ -136,13 +136,15 @@ def _smaller(durations: Durations, config: Mapping[str, Any]) -> list[str]:
     choices = [
         f"trainer.steps={max(1, int(3600 / durations.step)):,} would train for an hour".replace(",", "")
     ]
-    short = conf_dir() / "experiment" / dataset / f"{model}-short.yaml"
-    if short.is_file():
-        choices.append(f"experiment={dataset}/{model}-short is the short recipe")
+    for short in sorted((conf_dir() / "experiment" / dataset).glob(f"{model}*-short.yaml")):
+        if short.stem.removeprefix(model).startswith("-"):
+            choices.append(f"experiment={dataset}/{short.stem} is a short recipe")
     if (conf_dir() / "recipe" / "digits" / f"{model}.yaml").is_file() and dataset != "digits":
         choices.append(f"model={model} dataset=digits takes minutes")
     if (durations.image or 0) * config["metrics"]["n_samples"] > 3600:
-        choices.append("sampler=ddim sampler.steps=50 and a smaller metrics.n_samples sample faster")
+        steps = config["sampler"].get("steps")
+        fewer = f"sampler.steps below {steps} and " if steps else ""
+        choices.append(f"{fewer}metrics.n_samples below {config['metrics']['n_samples']:,} sample faster")
     return choices
 
 

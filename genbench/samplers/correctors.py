@@ -2,7 +2,9 @@
 
     x <- x + e score + sqrt(2 e) z,      e = 2 a (r |z| / |score|)^2
 
-a is 1 without scaling and (alpha_t / alpha_s)^2 = 1 - beta with it. Norms are those of each image. The
+a is 1 without scaling and (alpha_t / alpha_s)^2 = 1 - beta with it. e is at most sigma_t^2, beyond which a
+step overshoots the noise itself: a network that has learnt little may answer with no score at all, and |z| /
+|score| without bound. Norms are those of each image. The
 reference code takes their mean over the batch, which makes an image depend on its batch; `norm="batch"`
 does so too, to reproduce its figures and for nothing else.
 """
@@ -36,6 +38,7 @@ class Langevin:
             number = step * self.steps + correction
             noise = path.randomness.normal(x.shape[1:], number, Stream.CORRECTOR).to(x.dtype)
             size = 2 * (alpha / corruption.alpha(s)) ** 2 * (self.ratio * self._ratio(noise, score)) ** 2
+            size = torch.minimum(size, sigma**2)
             x = torch.addcmul(torch.addcmul(x, score, expand(size, x)), noise, expand((2 * size).sqrt(), x))
         return x
 

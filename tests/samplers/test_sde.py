@@ -183,6 +183,19 @@ def test_a_correction_is_the_published_one():
     torch.testing.assert_close(Langevin(1, 0.2)(x, t, s, 7, path_of(model, 3)), expected)
 
 
+def test_a_correction_never_overshoots_the_noise():
+    """A network that has learnt nothing may answer with a score of zero, and |z| / |score| has no bound."""
+    t = torch.tensor(0.5, dtype=torch.float64)
+
+    class Silent(GaussianOracle):
+        def denoise(self, x_t, t, labels=None):
+            return Posterior(x_t / self.corruption.alpha(t).to(x_t.dtype))
+
+    model, x = Silent(Gaussian(VP()), (1, 4, 4)), torch.zeros(200, 1, 4, 4)
+    corrected = Langevin(1, 0.16)(x, t, t, 0, path_of(model, 200))
+    assert corrected.std().item() == pytest.approx(2**0.5 * float(model.corruption.sigma(t)), rel=0.1)
+
+
 def test_correctors_take_norms_of_images_unless_told_to_reproduce_the_paper():
     model = GaussianOracle(Gaussian(VP()), (1, 4, 4), std=C)
     x, t = torch.randn(8, 1, 4, 4), torch.tensor(0.5, dtype=torch.float64)
