@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from genbench.contracts import Posterior
+from genbench.corruptions.continuous import EDM, VE, VP, Flow, Geometric, SubVP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.rules import Deterministic, Eta, Fresh, LargeVariance, Mixed
 from genbench.corruptions.schedules import Cosine, Linear
@@ -13,6 +14,8 @@ from genbench.ops.random import Keys
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 ALPHA_BARS = (1 - BETAS).cumprod(0)
+SCHEDULES = [Linear(), Cosine(), VP(), SubVP(), VE(0.02, 100.0), EDM(), Flow(), Geometric(1000, 0.02, 2.0)]
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 
 
 def time(index: int) -> torch.Tensor:
@@ -71,7 +74,7 @@ def test_a_repeated_time_changes_nothing(rule):
 
 
 @pytest.mark.parametrize("rule", [Eta(0.0), Eta(0.3), Eta(1.0), Deterministic(), Mixed(0.4), Fresh()])
-@pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=["linear", "cosine"])
+@every_schedule
 @pytest.mark.parametrize(("s", "t"), [(1, 2), (250, 700), (900, 1000)])
 def test_marginals_are_kept_given_the_true_x0(rule, schedule, s, t):
     """x_t ~ N(a_t x0, s_t^2) through the kernel gives x_s ~ N(a_s x0, s_s^2): condition (*)."""
@@ -80,7 +83,26 @@ def test_marginals_are_kept_given_the_true_x0(rule, schedule, s, t):
     on_x_t, on_x0 = found.coefficients
     assert abs(on_x_t * corruption.alpha(time(t)) + on_x0 - corruption.alpha(time(s))) < 1e-12
     variance = (on_x_t * corruption.sigma(time(t))) ** 2 + found.std**2
-    assert abs(variance - corruption.sigma(time(s)) ** 2) < 1e-12
+    expected = corruption.sigma(time(s)) ** 2
+    assert abs(variance - expected) < 1e-12 * max(1.0, float(expected))
+
+
+@every_schedule
+@pytest.mark.parametrize(("s", "t"), [(1, 2), (250, 700), (800, 900)])
+def test_eta_one_is_the_posterior_of_any_corruption(schedule, s, t):
+    """q(x_s | x_t, x0) by Bayes' rule from x_s ~ N(a_s x0, s_s^2) and x_t ~ N(r x_s, s_ts^2), r = a_t / a_s:
+    precisions add, and the mean is the weighted one."""
+    corruption = Gaussian(schedule)
+    (alpha_s, alpha_t), (sigma_s, sigma_t) = (
+        (level(time(s)), level(time(t))) for level in (corruption.alpha, corruption.sigma)
+    )
+    ratio = alpha_t / alpha_s
+    transition = sigma_t**2 - ratio**2 * sigma_s**2
+    variance = 1 / (1 / sigma_s**2 + ratio**2 / transition)
+    found = law(corruption, s, t, Eta(1.0))
+    torch.testing.assert_close(found.std**2, variance, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.coefficients[0], variance * ratio / transition, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.coefficients[1], variance * alpha_s / sigma_s**2, rtol=1e-9, atol=1e-13)
 
 
 def test_the_mean_of_a_step_moves_a_point_along_its_own_path():

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from quadratics import NOW, Quadratic, gaussian, vertex
 from torch import nn
 
 from genbench.contracts import Batch, Step
+from genbench.corruptions.continuous import Geometric
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.schedules import Cosine, Linear
 from genbench.generators.denoising import Denoising
+from genbench.generators.denoising_density import DDE
+from genbench.generators.energies import MDSM, LinearLevels
 from genbench.generators.oracles import GaussianOracle
-from genbench.generators.parameterisations import X0, Epsilon, V
+from genbench.generators.parameterisations import X0, Epsilon, Score, V
+from genbench.generators.weightings import Noise
 
 PARAMETERISATIONS = [Epsilon(), X0(), V()]
 
@@ -105,6 +110,38 @@ def test_losses_in_different_parameterisations_differ_by_known_factors():
     eps = (x_t - alpha * estimate) / sigma
     left = (noise - eps) ** 2
     assert torch.allclose(left, (alpha / sigma) ** 2 * (x0 - estimate) ** 2, rtol=1e-9, atol=1e-9)
+
+
+class Slope(nn.Module):
+    """k x, whatever the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, time, labels=None):
+        return self.k * x
+
+
+def test_denoiser_score_and_density_have_one_optimum():
+    """Data N(0, c^2), one level: (r(x) - x) / sigma^2 of the best denoiser, the best score, and the gradients
+    of the best log-density and energy are all -x / (c^2 + sigma^2). A regression of 400,000 pixels finds it
+    with the relative error (c / sigma) / sqrt(400,000)."""
+    c, sigma, shape = 0.8, 0.5, (1, 10, 10)
+    torch.manual_seed(0)
+    data = gaussian(4000, c, shape=shape)
+    corruption = Gaussian(Geometric(2, sigma, sigma * (1 + 1e-6)))
+    denoiser, score, density, energy = Slope(), Slope(), Quadratic(0.0), Quadratic(0.0)
+    losses = {
+        denoiser: Denoising(denoiser, corruption, X0(), shape).loss,
+        score: Denoising(score, corruption, Score(), shape, weighting=Noise()).loss,
+        density: DDE(density, Quadratic(0.0), Slope(), sigma, shape, 1).real_loss,
+        energy: MDSM(energy, LinearLevels(sigma, sigma), sigma, shape).loss,
+    }
+    best = {part: vertex(lambda loss=loss: loss(data, NOW), part.k)[0] for part, loss in losses.items()}
+    tolerance = 5 * (c / sigma) / data.images.numel() ** 0.5
+    for found in ((best[denoiser] - 1) / sigma**2, best[score], best[density], -best[energy]):
+        assert abs(found * -(c**2 + sigma**2) - 1) < tolerance
 
 
 class Recording(nn.Module):

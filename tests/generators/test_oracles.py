@@ -1,4 +1,4 @@
-"""Exact denoisers against the laws they are of: Tweedie's formula, its second order, draws, norms of scores."""
+"""Exact denoisers against the laws they are of: Tweedie's formula, its second order, scores, draws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMES = torch.tensor([0.02, 0.1, 0.3, 0.6, 0.9], dtype=torch.float64)
 def mixture(schedule) -> MixtureOracle:
     torch.manual_seed(0)
     means = torch.randn(3, 1, 1, 2).double()
-    return MixtureOracle(Gaussian(schedule), means, torch.tensor([0.3, 0.5, 0.0]), torch.tensor([1.0, 3.0, 2.0]))
+    return MixtureOracle(Gaussian(schedule), means, [0.3, 0.5, 0.0], [1.0, 3.0, 2.0])
 
 
 def log_density(model: MixtureOracle, x: Tensor, t: Tensor) -> Tensor:

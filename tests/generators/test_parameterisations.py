@@ -67,6 +67,86 @@ def test_conversions_between_all_kinds_agree():
     torch.testing.assert_close(Score().target(x0_hat, eps_hat, alpha, sigma), -eps_hat / sigma[:, None])
 
 
+@every_path
+def test_single_precision_converts_back_and_forth_at_every_time(schedule):
+    """Output of one kind -> image and noise -> output of another -> and back: to 1e-5 of x_t's size, which is
+    the unit of what float32 can tell (an error of x0 counts alpha in x_t, an error of the noise sigma)."""
+    torch.manual_seed(0)
+    corruption = Gaussian(schedule)
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    t = t[corruption.alpha(t) > 0]  # where nothing is left of x0, no output but itself says what it was
+    alpha, sigma = corruption.alpha(t), corruption.sigma(t)
+    x0, noise = 2 * torch.rand(len(t), 8) - 1, torch.randn(len(t), 8)
+    x_t = corruption.apply(x0, noise, t)
+    size = x_t.abs().amax(1, keepdim=True).clamp(min=1)
+
+    def read(kind, output):
+        x0_hat = kind.x0(output, x_t, alpha, sigma)
+        return x0_hat, ((x_t - alpha[:, None] * x0_hat) / sigma[:, None]).float()
+
+    for one in KINDS:
+        output = one.target(x0, noise, alpha, sigma)
+        unit = (one.noise_error(alpha, sigma) * sigma)[:, None] / size
+        for other in KINDS:
+            converted = other.target(*read(one, output), alpha, sigma)
+            back = one.target(*read(other, converted), alpha, sigma)
+            assert back.dtype == torch.float32
+            assert float(((back - output) * unit).abs().max()) < 1e-5, (one, other)
+
+
+class Smooth(torch.nn.Module):
+    """A noise prediction that is no oracle's, and depends on image and time."""
+
+    def forward(self, x, time, labels=None):
+        return torch.tanh(0.7 * x) + 0.2 * torch.sin(time / 100).reshape(-1, 1, 1, 1)
+
+
+class AsEDM(torch.nn.Module):
+    """F of a VP model: D(y; sigma) is its estimate at x_t = alpha y, where sigma_t / alpha_t = sigma."""
+
+    def __init__(self, model: Denoising) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, time, labels=None):
+        schedule = self.model.corruption.schedule
+        sigma = (4 * time.double()).exp()
+        t = schedule.time_at(-sigma.log())
+        y = x * (sigma**2 + 0.25).sqrt().float().reshape(-1, 1, 1, 1)
+        x0_hat = self.model.denoise(schedule.alpha(t).float().reshape(-1, 1, 1, 1) * y, t).mean
+        eps_hat = (y - x0_hat) / sigma.float().reshape(-1, 1, 1, 1)
+        return EDM(0.5).target(x0_hat, eps_hat, torch.ones_like(sigma), sigma)
+
+
+def test_a_vp_network_of_the_noise_is_an_edm_network_and_back():
+    """The same estimate at y = x_t / alpha_t, and the noise read off it is the network's own output."""
+    corruption, levels = Gaussian(VP()), Gaussian(EDMLevels())
+    vp = Denoising(Smooth(), corruption, Epsilon(), (1, 4, 4))
+    edm = Denoising(AsEDM(vp), levels, EDM(0.5), (1, 4, 4))
+    t = torch.linspace(0.01, 0.7, 30, dtype=torch.float64)
+    alpha, sigma = (level(t).reshape(-1, 1, 1, 1) for level in (corruption.alpha, corruption.sigma))
+    torch.manual_seed(0)
+    x_t = torch.randn(30, 1, 4, 4)
+    expected = vp.denoise(x_t, t).mean
+    found = edm.denoise((x_t / alpha).float(), (sigma / alpha).reshape(-1) / 80).mean
+    torch.testing.assert_close(alpha * found, alpha * expected, rtol=0, atol=1e-5)
+    noise = (x_t - alpha * found) / sigma
+    own = vp.network(x_t, corruption.schedule.conditioning(t))
+    torch.testing.assert_close(sigma * noise, sigma * own, rtol=0, atol=1e-5)
+
+
+def test_edms_loss_is_the_denoising_error_over_c_out_squared():
+    """lambda |D - x0|^2 with lambda = (sigma^2 + d^2) / (sigma d)^2 = 1 / c_out^2 is |F - target|^2."""
+    kind, sigma = EDM(0.5), torch.logspace(-2.5, 1.9, 9, dtype=torch.float64)
+    alpha = torch.ones_like(sigma)
+    x0, noise, wrong = torch.randn(3, 9, 5, dtype=torch.float64)
+    output = kind.target(x0, noise, alpha, sigma) + wrong
+    denoised = kind.x0(output, x0 + sigma[:, None] * noise, alpha, sigma)
+    weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
+    torch.testing.assert_close(weight[:, None] * (denoised - x0) ** 2, wrong**2, rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(weight * kind.coefficients(alpha, sigma)[1] ** 2, alpha)
+
+
 def test_edms_constants_at_a_half():
     """Karras et al. 2022, table 1 at sigma = sigma_data = .5."""
     one, half = torch.ones((), dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
@@ -76,12 +156,14 @@ def test_edms_constants_at_a_half():
     assert float(noise) == pytest.approx(-0.173287, abs=1e-6)
 
 
-def test_edm_sees_and_asks_for_unit_variance():
-    """Var(c_in x) = Var(target) = 1 for data of the standard deviation it was told, at every noise level."""
+@pytest.mark.parametrize("schedule", [EDMLevels(), VP(), Flow()], ids=lambda s: type(s).__name__)
+def test_edm_sees_and_asks_for_unit_variance(schedule):
+    """Var(c_in x) = Var(target) = 1 for data of the standard deviation it was told, at every noise level, and
+    in any corruption."""
     torch.manual_seed(0)
-    kind, corruption = EDM(0.5), Gaussian(EDMLevels())
+    kind, corruption = EDM(0.5), Gaussian(schedule)
     for sigma in (0.01, 0.5, 20.0):
-        t = torch.tensor(sigma / 80, dtype=torch.float64)
+        t = schedule.time_at(-torch.tensor(sigma, dtype=torch.float64).log())
         x0, noise = 0.5 * torch.randn(200_000).double(), torch.randn(200_000).double()
         alpha, level = corruption.alpha(t), corruption.sigma(t)
         seen = kind.scale(alpha, level) * corruption.apply(x0, noise, t)

@@ -1,0 +1,62 @@
+"""Classes and guidance through whole samplers, on laws whose guided images are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genbench.contracts import Posterior
+from genbench.corruptions.continuous import EDM, VP
+from genbench.corruptions.gaussian import Gaussian
+from genbench.generators.oracles import GaussianOracle
+from genbench.ops.random import Keys
+from genbench.samplers.grids import LogSNR, Rho
+from genbench.samplers.multistep import DPMSolver2, DPMSolverPP2M, UniPC
+from genbench.samplers.ode import Heun, RungeKutta45
+
+MEANS = torch.tensor([-0.6, 0.8, 0.1])  # of class 0, class 1 and, last, no class
+STD = 0.3
+
+
+class Classes(GaussianOracle):
+    """Class k is N(MEANS[k], STD^2 I); label -1 reads the last mean, as indices of Python do."""
+
+    classes = 2
+
+    def denoise(self, x_t, t, labels=None):
+        alpha, sigma = self.corruption.alpha(t), self.corruption.sigma(t)
+        power = alpha**2 * STD**2 + sigma**2
+        column = lambda values: values.to(x_t.dtype).reshape(-1, 1, 1, 1)
+        mean = column(MEANS[labels])
+        return Posterior(mean + column(alpha * STD**2 / power) * (x_t - column(alpha) * mean))
+
+
+SAMPLERS = {
+    "heun": (EDM(), lambda weight: Heun(18, Rho(80.0, 0.002), guidance=weight), 35),
+    "churn": (EDM(), lambda weight: Heun(18, Rho(80.0, 0.002), guidance=weight, churn=6.0), 35),
+    "rk45": (VP(), lambda weight: RungeKutta45(rtol=1e-6, atol=1e-6, guidance=weight), None),
+    "dpm_solver": (VP(), lambda weight: DPMSolver2(6, LogSNR(), guidance=weight), 11),
+    "dpmpp_2m": (VP(), lambda weight: DPMSolverPP2M(10, LogSNR(), guidance=weight), 10),
+    "unipc": (VP(), lambda weight: UniPC(10, LogSNR(), guidance=weight), 10),
+}
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1.5])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_guided_images_are_those_of_the_extrapolated_class(name, weight):
+    """Of classes N(mu_y, c^2 I) the estimate (1 + w) x0(y) - w x0(none) is the exact one of the law
+    N((1 + w) mu_y - w mu_none, c^2 I): every image is that law's own for the same noise, at w = 0 the
+    class's and at w = -1 the unconditional one's. Two evaluations an estimate unless w = 0."""
+    schedule, make, nfe = SAMPLERS[name]
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    keys = Keys(torch.arange(5), 0)
+    found = make(weight)(Classes(Gaussian(schedule), (1, 2, 2)), keys, labels)
+    evaluations = 1 if weight == 0 else 2
+    for label in (0, 1):
+        mean = float((1 + weight) * MEANS[label] - weight * MEANS[-1])
+        law = GaussianOracle(Gaussian(schedule), (1, 2, 2), mean, STD)
+        expected = make(0.0)(law, keys)
+        rows = labels == label
+        torch.testing.assert_close(found.images[rows], expected.images[rows], rtol=0, atol=1e-5)
+        assert found.nfe[rows].tolist() == (evaluations * expected.nfe[rows]).tolist()
+    assert nfe is None or found.nfe.tolist() == [evaluations * nfe] * 5
