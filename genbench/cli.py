@@ -32,8 +32,11 @@ from genbench.errors import Stopped, UserError
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
 
-IMPLIED = {"extractor": "model=classifier", "solvers": "model=oracle"}
-"""What typing a task says besides, where it is not about a run."""
+IMPLIED = {"extractor": ["model=classifier"], "solvers": ["model=oracle", "dataset=cifar10"]}
+"""What typing a task says besides, where it is not about a run and not typed otherwise.
+
+An oracle has no data set, but corruptions and samplers have settings by data set; CIFAR-10's are published.
+"""
 
 OF_A_RUN = ("evaluate", "sample", "solvers")
 """Tasks that take a finished run's configuration and lay what was typed over it; some do without one."""
@@ -99,7 +102,7 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
     values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     task = values.get("task")
     if task not in OF_A_RUN or (task in IMPLIED and "run_dir" not in values):
-        return [IMPLIED[task]] if task in IMPLIED and "model" not in values else []
+        return [each for each in IMPLIED.get(str(task), []) if key_of(each) not in values]
     if "run_dir" not in values:
         raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
     saved = Path(values["run_dir"]) / "overrides.yaml"
@@ -114,10 +117,11 @@ def sections(config: dict[str, Any], groups: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in parts}
 
 
-def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The resolved configuration that these overrides would run, composed beside the one that is running.
+def composed(overrides: Sequence[str], typed: Sequence[str] = ()) -> dict[str, Any]:
+    """The resolved configuration that these overrides would run, beside the one that is running.
 
-    Raises UserError where Hydra cannot compose it.
+    typed: those of them that must be of use. Raises UserError where Hydra cannot compose it, and where a run
+    would refuse it.
     """
     try:
         cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
@@ -126,7 +130,15 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
-    return sections(resolve(cfg), choices)
+    return _checked(cfg, choices, typed)
+
+
+def _checked(cfg: DictConfig, choices: Iterable[str], typed: Sequence[str]) -> dict[str, Any]:
+    """The sections of `cfg`, resolved, once its values and what was typed have been checked."""
+    config = sections(resolve(cfg), choices)
+    validation.check(config)
+    refuse_unused(cfg, choices, typed)
+    return config
 
 
 def refuse_unused(cfg: DictConfig, groups: Iterable[str], typed: Iterable[str]) -> None:
@@ -159,9 +171,7 @@ def _run(cfg: DictConfig) -> float | None:
     # Where further configuration is found is Hydra's business, but the run cannot be had again without.
     overrides += [str(o) for o in hydra_config.overrides.hydra if str(o).startswith("hydra.searchpath")]
     now = [override for override in overrides if override not in _recalled]
-    config = sections(resolve(cfg), hydra_config.runtime.choices)
-    validation.check(config)
-    refuse_unused(cfg, hydra_config.runtime.choices, now)
+    config = _checked(cfg, hydra_config.runtime.choices, now)
     if config["task"] not in TASKS:
         raise UserError(f"task={config['task']} is not a task. Tasks: {', '.join(TASKS)}.")
     task = importlib.import_module(f"genbench.tasks.{config['task']}")
@@ -218,7 +228,9 @@ def main() -> None:
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
         print(help_page.text(folder, TASKS), end="")
         return
-    sys.argv[1:1] = _recalled
+    # Among the overrides and before those typed now: Hydra takes options, such as -m, first or last.
+    place = next((n for n, argument in enumerate(sys.argv) if n and "=" in argument), len(sys.argv))
+    sys.argv[place:place] = _recalled
     hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
     if _sweep.failures:
         print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)

@@ -18,6 +18,7 @@ Examples
   python -m genbench task=evaluate run_dir=runs/a sampler=ancestral sampler.steps=1000
   python -m genbench task=sample run_dir=runs/a n=64    images to runs/a/samples/
   python -m genbench task=score images=DIR|ZIP|NPZ dataset=cifar10
+  python -m genbench task=solvers run_dir=runs/a        every sampler on a run; without run_dir on an oracle
   python -m genbench.leaderboard submit runs/a runs/b runs/c
 """
 

@@ -57,7 +57,31 @@ class Truth:
         return "true or false"
 
 
-SETTINGS: Mapping[str, Whole | Real | Truth] = {
+@dataclass(frozen=True)
+class Text:
+    """A word or more."""
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(value.strip())
+
+    def __str__(self) -> str:
+        return "text"
+
+
+@dataclass(frozen=True)
+class Several:
+    """A list of at least one of what `each` accepts."""
+
+    each: Whole | Real | Text
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(self.each.accepts(one) for one in value)
+
+    def __str__(self) -> str:
+        return f"a list, [...], of which each is {self.each}"
+
+
+SETTINGS: Mapping[str, Whole | Real | Truth | Several] = {
     "seed": Whole(0),
     "conditional": Truth(),
     "n": Whole(1),
@@ -80,6 +104,10 @@ SETTINGS: Mapping[str, Whole | Real | Truth] = {
     "sampler.rule.eta": Real(zero=True),
     "metrics.n_samples": Whole(1),
     "metrics.batch_size": Whole(1),
+    "solvers.samplers": Several(Text()),
+    "solvers.steps": Several(Whole(1)),
+    "solvers.tolerances": Several(Real()),
+    "solvers.images": Whole(1),
     "speed.batch_size": Whole(1),
     "speed.rounds": Whole(2),
 }

@@ -45,6 +45,9 @@ class Gaussian(Corruption):
         self.schedule = schedule
         self.steps = schedule.steps
 
+    def __str__(self) -> str:
+        return str(self.schedule)
+
     def alpha(self, t: Tensor) -> Tensor:
         """Signal level, float64 of t's shape."""
         return self.schedule.alpha(t)

@@ -25,6 +25,10 @@ class Schedule(ABC):
     terminal_std: float = 1.0
     """Standard deviation of the law sampling starts from."""
 
+    def __str__(self) -> str:
+        name = type(self).__name__
+        return name if self.terminal_std == 1 else f"{name} up to {self.terminal_std:g}"
+
     @abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
         """log alpha(t), float64, of t's shape."""
@@ -72,7 +76,8 @@ class DiscreteVP(Schedule):
 
     betas: float64 [T], beta_i = 1 - (alpha_i / alpha_{i-1})^2 in (0, 1). Between grid times log alpha is a
     monotone cubic (Fritsch & Butland 1984): solvers that choose their own steps would spend them on the kinks
-    of a straight interpolation, five times as many and less exact.
+    of a straight interpolation (a Gaussian from t = 1 to .05 at rtol 1e-6 takes 91 evaluations and is off by
+    2e-6; by straight lines 817, and 2e-4).
     """
 
     steps: int
@@ -132,7 +137,7 @@ class DiscreteVP(Schedule):
 
 
 def _monotone_slopes(values: Tensor) -> Tensor:
-    """Slopes at which a cubic through evenly spaced values [N] rises and falls only where they do.
+    """Slopes at which a cubic through evenly spaced falling values [N] falls everywhere.
 
     Harmonic means of the neighbouring differences, none where these differ in sign; at the ends a parabola's.
     """

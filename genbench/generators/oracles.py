@@ -94,9 +94,10 @@ class MixtureOracle(Oracle):
     ) -> None:
         super().__init__()
         means, stds, weights = (torch.as_tensor(given).double() for given in (means, stds, weights))
-        if not len(means) == len(stds) == len(weights) or means.ndim != 4 or not bool((weights > 0).all()):
+        counted = len(means) == len(stds) == len(weights) and means.ndim == 4
+        if not counted or bool((weights <= 0).any() or (stds < 0).any()):
             raise UserError(
-                f"a mixture needs means [K, C, H, W], stds [K] and positive weights [K], found shapes "
+                "a mixture needs means [K, C, H, W], stds [K] from 0 up, positive weights [K]; found shapes "
                 f"{tuple(means.shape)}, {tuple(stds.shape)} and {tuple(weights.shape)}"
             )
         if image_shape is not None:

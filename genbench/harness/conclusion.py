@@ -28,13 +28,18 @@ GRID_IMAGES = 64
 """How many samples a grid shows."""
 
 
-def source_of(assembly: Assembly, model: Generator, sampler: Sampler) -> Source:
-    """`model` as it is sampled in this run: the sampler fitted, over all ranks."""
+def source_of(
+    assembly: Assembly, model: Generator, sampler: Sampler, batch_size: int | None = None
+) -> Source:
+    """`model` as it is sampled in this run: the sampler fitted, over all ranks.
+
+    batch_size: images drawn at once, the configured sampler's where not given.
+    """
     return Source(
         model,
         sampler,
         fit(sampler, model, assembly),
-        assembly.config["sampler"]["batch_size"],
+        batch_size or assembly.config["sampler"]["batch_size"],
         assembly.device,
         assembly.ranks,
     )

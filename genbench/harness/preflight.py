@@ -36,6 +36,15 @@ def check_sampler(sampler: Sampler, model: Generator, name: str) -> None:
     )
 
 
+def check_trainable(model: Generator) -> None:
+    """Raises UserError for a generator without phases."""
+    if not model.phases():
+        raise UserError(
+            f"{type(model).__name__} has nothing to train. Oracles are for task=solvers, which compares "
+            "samplers on them."
+        )
+
+
 def check_conditional(model: Generator, config: Mapping[str, Any]) -> None:
     """Raises UserError where conditional=true is typed for a model or a data set without classes."""
     knows = isinstance(model, ClassConditional) and model.classes > 0
@@ -136,9 +145,8 @@ def _smaller(durations: Durations, config: Mapping[str, Any]) -> list[str]:
     choices = [
         f"trainer.steps={max(1, int(3600 / durations.step)):,} would train for an hour".replace(",", "")
     ]
-    for short in sorted((conf_dir() / "experiment" / dataset).glob(f"{model}*-short.yaml")):
-        if short.stem.removeprefix(model).startswith("-"):
-            choices.append(f"experiment={dataset}/{short.stem} is a short recipe")
+    for short in sorted((conf_dir() / "experiment" / dataset).glob(f"{model}-*short.yaml")):
+        choices.append(f"experiment={dataset}/{short.stem} is a short recipe")
     if (conf_dir() / "recipe" / "digits" / f"{model}.yaml").is_file() and dataset != "digits":
         choices.append(f"model={model} dataset=digits takes minutes")
     if (durations.image or 0) * config["metrics"]["n_samples"] > 3600:

@@ -30,7 +30,7 @@ from genbench.leaderboard.record import (
     Training,
     now,
 )
-from genbench.metrics.card import SHIPPED, Card, closed
+from genbench.metrics.card import closed, standing
 
 LIBRARIES = ("torch", "torchvision", "torch-fidelity", "numpy", "triton", "hydra-core")
 """Libraries whose versions a record states."""
@@ -127,17 +127,16 @@ def describe(result: Result) -> str:
 
 def _place(metric: Metric) -> str:
     """Where a shipped extractor's distance stands on its card's scale."""
-    extractor = metric.extractor
-    if extractor is None or metric.name != f"fd_{extractor}" or not (SHIPPED / f"{extractor}.json").is_file():
+    card = standing(metric.name, metric.extractor)
+    if card is None:
         return ""
-    share = closed(metric.value, Card.read(extractor))
-    return f"; {share:.0%} of the way from a per-pixel Gaussian to unseen real images"
+    return f"; {closed(metric.value, card):.0%} of the way from a per-pixel Gaussian to unseen real images"
 
 
 def provenance(command: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """What a report that is no record says of where it comes from; without the folder it was written to."""
+    """What a report that is no record says of where it comes from."""
     return {
-        "command": ["python", "-m", "genbench", *(o for o in command if not o.startswith("run_dir="))],
+        "command": ["python", "-m", "genbench", *command],
         "created": now(),
         "device": device_name(device),
         "git": git_state().model_dump(),

@@ -80,3 +80,14 @@ class Card:
 def closed(distance: float, card: Card) -> float:
     """The share of the way from ceiling to floor that FD `distance` has gone; above 1 is below the floor."""
     return (card.ceiling - distance) / (card.ceiling - card.floor)
+
+
+def standing(metric: str, extractor: str | None) -> Card | None:
+    """The card on whose scale a metric's value stands; None for metrics without one.
+
+    A card is of its data set's number of samples: fd_digits has one, fd_digits@500 has not.
+    """
+    known = (
+        extractor is not None and metric == f"fd_{extractor}" and (SHIPPED / f"{extractor}.json").is_file()
+    )
+    return Card.read(extractor) if known and extractor is not None else None

@@ -3,10 +3,9 @@
     x <- x + e score + sqrt(2 e) z,      e = 2 a (r |z| / |score|)^2
 
 a is 1 without scaling and (alpha_t / alpha_s)^2 = 1 - beta with it. e is at most sigma_t^2, beyond which a
-step overshoots the noise itself: a network that has learnt little may answer with no score at all, and |z| /
-|score| without bound. Norms are those of each image. The
-reference code takes their mean over the batch, which makes an image depend on its batch; `norm="batch"`
-does so too, to reproduce its figures and for nothing else.
+step overshoots the noise itself: a network that has learnt little may answer with hardly any score. Norms
+are those of each image. The reference code takes their mean over the batch, which makes an image depend on
+its batch; `norm="batch"` does so too, to reproduce its figures and for nothing else.
 """
 
 from __future__ import annotations

@@ -44,16 +44,6 @@ def _check(steps: int, total: int | None) -> None:
         )
 
 
-class Span(Grid):
-    """One step from `start` to the data: for solvers that choose the times between by themselves."""
-
-    def __init__(self, start: float = 1.0) -> None:
-        self.start = _start(start)
-
-    def __call__(self, steps: int, corruption: Corruption) -> Tensor:
-        return torch.tensor([self.start, 0.0], dtype=torch.float64)
-
-
 class Uniform(Grid):
     """Evenly spaced times; of a discrete schedule the indices floor(i T / S), i = 0 ... S - 1.
 

@@ -37,22 +37,21 @@ class Path:
         return self.take(self.model, x, t, labels, rows)
 
 
-class Iterative(Sampler):
-    """A sampler of denoisers on a grid of times.
-
-    steps: of the grid; clip, guidance: see `Estimate`.
-    """
+class Backwards(Sampler):
+    """A sampler of denoisers that walks time backwards. clip, guidance: see `Estimate`."""
 
     needs = Denoises
 
-    def __init__(self, steps: int, grid: Grid, clip: bool = False, guidance: float = 0.0) -> None:
-        self.steps = steps
-        self.grid = grid
+    def __init__(self, clip: bool = False, guidance: float = 0.0) -> None:
         self.take = Estimate(clip, guidance)
 
     def check(self, model: Any) -> None:
-        self.grid(self.steps, model.corruption)
+        self.times(model.corruption)
         self.take.check(model)
+
+    @abstractmethod
+    def times(self, corruption: Any) -> Tensor:
+        """The times that are visited, descending, float64; UserError where there are none."""
 
     @abstractmethod
     def estimates(self) -> int | None:
@@ -64,7 +63,7 @@ class Iterative(Sampler):
 
     @abstractmethod
     def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
-        """From x at times[0] to x at times[-1]; `times` is descending, float64 [steps + 1]."""
+        """From x at times[0] to x at times[-1]."""
 
     def __call__(
         self,
@@ -77,7 +76,19 @@ class Iterative(Sampler):
         corruption = model.corruption
         path = Path(counted, corruption, self.take, randomness, labels, fitted or {})
         x = corruption.terminal((randomness.batch, *model.image_shape), randomness, path.fitted)
-        return Samples(self.walk(x, self.grid(self.steps, corruption), path), counted.nfe)
+        return Samples(self.walk(x, self.times(corruption), path), counted.nfe)
+
+
+class Iterative(Backwards):
+    """A sampler on a grid of times; steps: of the grid."""
+
+    def __init__(self, steps: int, grid: Grid, clip: bool = False, guidance: float = 0.0) -> None:
+        super().__init__(clip, guidance)
+        self.steps = steps
+        self.grid = grid
+
+    def times(self, corruption: Any) -> Tensor:
+        return self.grid(self.steps, corruption)
 
 
 class GaussianIterative(Iterative):

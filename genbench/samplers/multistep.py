@@ -71,8 +71,10 @@ class DPMSolverPP2M(GaussianIterative):
         previous: Tensor | None = None
         h_previous = 0.0
         for t, s in pairwise(times):
-            x0 = path.estimate(x, t).mean
             h = _stretch(t, s, corruption)
+            if h == 0:  # a repeated time
+                continue
+            x0 = path.estimate(x, t).mean
             if previous is None or math.isinf(h):
                 estimate = x0
             else:
@@ -111,6 +113,7 @@ class UniPC(GaussianIterative):
 
     def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
         corruption = path.corruption
+        times = torch.cat((times[:1], times[1:][times.diff() != 0]))  # a repeated time is no step
         lambdas = [float(value) for value in corruption.schedule.half_log_snr(times)]
         known = [path.estimate(x, times[0]).mean]
         for step, (t, s) in enumerate(pairwise(times)):

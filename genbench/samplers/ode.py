@@ -9,15 +9,16 @@ velocity itself. Which times are visited is the grid's affair.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genbench.contracts import Level, Posterior
+from genbench.contracts import Level, Posterior, UserError
 from genbench.ops.combine import combine
 from genbench.ops.random import Stream
-from genbench.samplers.grids import Grid, Span
-from genbench.samplers.iterative import GaussianIterative, Path
+from genbench.samplers.grids import Grid
+from genbench.samplers.iterative import Backwards, GaussianIterative, Path, require_gaussian
 from genbench.samplers.runge_kutta import dormand_prince
 
 
@@ -84,12 +85,12 @@ class Heun(GaussianIterative):
         return noisier, later
 
 
-class RungeKutta45(GaussianIterative):
+class RungeKutta45(Backwards):
     """Dormand and Prince's adaptive method; every image has its own steps, so none depends on its batch.
 
     rtol, atol: tolerances of the error an image makes in one step, as root mean square over its pixels;
-    start, end: the times between which the ODE is solved, and from the end one estimate goes to the data
-    (`denoise`) or nothing does.
+    start, end: the times between which the ODE is solved (end: 1e-3, or 1/T of discrete times, unless given),
+    and from the end one estimate goes to the data (`denoise`) or nothing does.
     """
 
     def __init__(
@@ -97,24 +98,32 @@ class RungeKutta45(GaussianIterative):
         rtol: float = 1e-5,
         atol: float = 1e-5,
         start: float = 1.0,
-        end: float = 1e-3,
+        end: float | None = None,
         denoise: bool = True,
         clip: bool = False,
         guidance: float = 0.0,
     ) -> None:
-        super().__init__(1, Span(start), clip, guidance)
-        self.rtol, self.atol, self.end, self.denoise = rtol, atol, end, denoise
+        super().__init__(clip, guidance)
+        if not 0 < (1e-9 if end is None else end) < start <= 1:
+            raise UserError(f"sampler.start={start} and sampler.end={end}: expected 0 < end < start <= 1.")
+        self.rtol, self.atol, self.start, self.end, self.denoise = rtol, atol, start, end, denoise
+
+    def check(self, model: Any) -> None:
+        require_gaussian(self, model)
+        super().check(model)
 
     def estimates(self) -> None:
         return None
 
+    def times(self, corruption: Any) -> Tensor:
+        end = self.end or (1e-3 if corruption.steps is None else 1 / corruption.steps)
+        return torch.tensor([self.start, end], dtype=torch.float64)
+
     def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
-        corruption = path.corruption
+        corruption, (start, end) = path.corruption, times.tolist()
 
         def derivative(state: Tensor, t: Tensor, rows: Tensor) -> Tensor:
             return velocity(state, path.estimate_rows(state, t, rows), corruption.level(t))
 
-        x = dormand_prince(derivative, x, float(times[0]), self.end, self.rtol, self.atol)
-        if not self.denoise:
-            return x
-        return path.estimate(x, torch.tensor(self.end, dtype=torch.float64, device=x.device)).mean
+        x = dormand_prince(derivative, x, start, end, self.rtol, self.atol)
+        return path.estimate(x, times[-1].to(x.device)).mean if self.denoise else x

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genbench.errors import UserError
+
 # Butcher's tableau: the stages' times, their coefficients, and the difference of the two solutions.
 _TIMES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _STAGES = (
@@ -29,7 +31,7 @@ Derivative = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(states [R, ...], times float64 [R], rows bool [B] of which these R are) -> derivatives [R, ...]."""
 
 
-class NoProgress(ArithmeticError):
+class NoProgress(UserError):
     """Steps became too small to change the time: the derivative is not smooth, or not finite."""
 
 
@@ -77,8 +79,11 @@ def dormand_prince(
         growth = (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 10.0)
         size[rows] = step * torch.where(accepted, growth, growth.clamp(max=1.0))
         if bool((size[done < 1] < 1e-12).any()):
-            raise NoProgress("the ODE cannot be solved to this tolerance: its steps have become too small")
-    raise NoProgress(f"the ODE needs more than {most_rounds:,} rounds of steps")
+            raise NoProgress(
+                "the ODE cannot be solved to this tolerance: its steps have become too small. Type larger "
+                "rtol and atol, or a later end of the time that is solved for."
+            )
+    raise NoProgress(f"the ODE needs more than {most_rounds:,} rounds of steps. Type larger rtol and atol.")
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from genbench.contracts import Batch, Generator, Sampler, Samples, UserError
+from genbench.contracts import Batch, Generator, Sampler, UserError
 from genbench.generators.oracles import Oracle
-from genbench.harness.assembly import Assembly
-from genbench.harness.conclusion import source_of
+from genbench.harness.sampling import Source
 from genbench.harness.scoring import Scoring
-from genbench.metrics.card import SHIPPED, Card
+from genbench.metrics.card import standing
 from genbench.ops.random import Keys, Successive
-from genbench.solvers.wasserstein import sliced_wasserstein
+from genbench.solvers.wasserstein import SlicedWasserstein
 
-EXACT_SEED, *FLOOR_SEEDS = range(2**32 - 12, 2**32 - 1)
-"""Seeds of exact draws, which no evaluation seed shares."""
+EXACT_SEED, FIT_SEED, *FLOOR_SEEDS = range(2**32 - 13, 2**32 - 1)
+"""Seeds of exact draws, which are not evaluation seeds: those are small numbers that people type."""
 
 EXACT_SHARE = 10
 """How many exact draws there are for each image of a sampler."""
@@ -26,77 +26,95 @@ EXACT_SHARE = 10
 
 @dataclass(frozen=True)
 class Verdict:
-    """measure: what `value` is, lower being better; nfe_mean, nfe_max: network evaluations an image."""
+    """measure: what `value` is, lower being better; nfe_mean, nfe_max: network evaluations an image.
+
+    floor: what the best images there are would get, where it is known; floor_of: which images these are.
+    """
 
     measure: str
     value: float
     nfe_mean: float
     nfe_max: int
     seconds_per_image: float
+    floor: float | None
+    floor_of: str
 
 
 class Judge(ABC):
-    """samples: how many images are judged; floor: what perfect ones would get, where it is known."""
+    """samples: how many images are judged."""
 
     samples: int
-    floor: float | None
 
     @abstractmethod
-    def __call__(self, sampler: Sampler, assembly: Assembly) -> Verdict:
-        """Draws `samples` images and judges them; `assembly` holds the sampler's configuration."""
+    def __call__(self, sampler: Sampler, batch_size: int) -> Verdict:
+        """Draws `samples` images, so many at once, and judges them."""
 
 
 class OracleJudge(Judge):
-    """Distance between a sampler's images and exact draws from the law the oracle knows.
+    """Distance between a sampler's images and exact draws from the law that an oracle knows.
 
     The floor is what as many exact draws get, mean over ten sets: near it nothing can be told apart.
     """
 
-    def __init__(self, model: Generator, samples: int, device: torch.device) -> None:
+    def __init__(self, model: Generator, samples: int, seed: int, device: torch.device) -> None:
         if not isinstance(model, Oracle):
             raise UserError(
                 f"{type(model).__name__} knows no law to compare with. Give a trained run as run_dir=PATH, "
                 "or leave model unset for an oracle."
             )
-        self.model, self.samples, self.device = model, samples, device
-        self.exact = model.sample(Keys(torch.arange(EXACT_SHARE * samples, device=device), EXACT_SEED))
-        index = torch.arange(samples, device=device)
-        again = [sliced_wasserstein(model.sample(Keys(index, seed)), self.exact) for seed in FLOOR_SEEDS]
-        self.floor = sum(again) / len(again)
+        self.model, self.samples, self.seed, self.device = model, samples, seed, device
+        self.distance = SlicedWasserstein(model.sample(self._keys(EXACT_SHARE * samples, EXACT_SEED)))
+        floors = [self.distance(model.sample(self._keys(samples, seed))) for seed in FLOOR_SEEDS]
+        self.floor = sum(floors) / len(floors)
+
+    def _keys(self, count: int, seed: int) -> Keys:
+        return Keys(torch.arange(count, device=self.device), seed)
 
     @torch.inference_mode()
-    def __call__(self, sampler: Sampler, assembly: Assembly) -> Verdict:
-        seed = assembly.config["metrics"]["seeds"][0]
-        data = self.exact[: self.samples]
+    def __call__(self, sampler: Sampler, batch_size: int) -> Verdict:
+        data = self.model.sample(self._keys(self.samples, FIT_SEED)).float()
         batch = Batch(data, None, torch.arange(len(data), device=self.device))
-        fitted = sampler.fit(self.model, [batch], Successive(len(data), seed, self.device))
+        fitted = sampler.fit(self.model, [batch], Successive(len(data), self.seed, self.device))
         began = time.perf_counter()
-        drawn: Samples = sampler(
-            self.model, Keys(torch.arange(self.samples, device=self.device), seed), None, fitted
-        )
+        drawn = [
+            sampler(self.model, Keys(index, self.seed), None, fitted)
+            for index in torch.arange(self.samples, device=self.device).split(batch_size)
+        ]
+        images = torch.cat([each.images for each in drawn]).cpu()  # on the CPU when all is done
         seconds = time.perf_counter() - began
+        nfe = torch.cat([each.nfe for each in drawn])
         return Verdict(
-            measure="W1",
-            value=sliced_wasserstein(drawn.images, self.exact),
-            nfe_mean=float(drawn.nfe.double().mean()),
-            nfe_max=int(drawn.nfe.max()),
+            measure="sliced_w1",
+            value=self.distance(images.to(self.device)),
+            nfe_mean=float(nfe.double().mean()),
+            nfe_max=int(nfe.max()),
             seconds_per_image=seconds / self.samples,
+            floor=self.floor,
+            floor_of="as many exact draws",
         )
 
 
 class ScoreJudge(Judge):
     """The main metric of a trained model's images, as its record would state it.
 
-    The floor is what unseen real images get, where the shipped extractor's card says so.
+    source: (sampler, batch_size) -> where its images come from. The floor is what unseen real images get,
+    where the card of a shipped extractor says so.
     """
 
-    def __init__(self, model: Generator, scoring: Scoring, samples: int) -> None:
-        extractor = scoring.extractors[0].name
-        self.model, self.scoring, self.samples = model, scoring, samples
-        self.floor = Card.read(extractor).floor if (SHIPPED / f"{extractor}.json").is_file() else None
+    def __init__(
+        self, source: Callable[[Sampler, int], Source], scoring: Scoring, samples: int, seed: int
+    ) -> None:
+        self.source, self.scoring, self.samples, self.seed = source, scoring, samples, seed
 
-    def __call__(self, sampler: Sampler, assembly: Assembly) -> Verdict:
-        seeds = assembly.config["metrics"]["seeds"]
-        scored = self.scoring.score(source_of(assembly, self.model, sampler), self.samples, seeds)
-        main = scored.main
-        return Verdict(main.name, main.value, scored.nfe_mean, scored.nfe_max, scored.seconds_per_image)
+    def __call__(self, sampler: Sampler, batch_size: int) -> Verdict:
+        scored = self.scoring.score(self.source(sampler, batch_size), self.samples, [self.seed])
+        card = standing(scored.main.name, scored.main.extractor)
+        return Verdict(
+            scored.main.name,
+            scored.main.value,
+            scored.nfe_mean,
+            scored.nfe_max,
+            scored.seconds_per_image,
+            None if card is None else card.floor,
+            "unseen real images",
+        )

@@ -10,44 +10,51 @@ from genbench.solvers.judges import Verdict
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What is varied of a sampler: a key of its settings, others that follow it, whether more is more."""
+
+    key: str
+    followers: Sequence[str] = ()
+    rising: bool = True
+
+
+@dataclass(frozen=True)
 class Point:
-    """One sampler with one setting. sampler: as typed; key, effort: what was varied, and its value."""
+    """One sampler with one setting. sampler: as typed; effort, amount: what was varied, and its value."""
 
     sampler: str
-    key: str
-    effort: float
+    effort: Effort
+    amount: float
     verdict: Verdict
 
     def __str__(self) -> str:
         verdict = self.verdict
         return (
-            f"{self.sampler:<40} {self.key}={self.effort:<6g} {verdict.nfe_mean:>8.6g} evaluations  "
+            f"{self.sampler:<40} {self.effort.key}={self.amount:<6g} {verdict.nfe_mean:>8.6g} evaluations  "
             f"{verdict.measure} {verdict.value:.4g}"
         )
 
 
-def table(points: Sequence[Point], floor: float | None) -> str:
-    """Markdown: a row for each sampler, a column for each effort, measure and evaluations in the cells."""
+def table(points: Sequence[Point]) -> str:
+    """Markdown: a row for each sampler, a column for each amount, measure and evaluations in the cells."""
     parts = []
-    for key in dict.fromkeys(point.key for point in points):
-        members = [point for point in points if point.key == key]
-        efforts = sorted({point.effort for point in members})
-        if key != "sampler.steps":
-            efforts.reverse()  # a smaller tolerance is the greater effort
-        cells = {(point.sampler, point.effort): point.verdict for point in members}
-        measure = members[0].verdict.measure
+    for effort in dict.fromkeys(point.effort for point in points):
+        members = [point for point in points if point.effort == effort]
+        amounts = sorted({point.amount for point in members}, reverse=not effort.rising)
+        cells = {(point.sampler, point.amount): point.verdict for point in members}
         lines = [
-            f"`{measure}` (evaluations) by `{key}`:",
+            f"`{members[0].verdict.measure}` (evaluations) by `sampler.{effort.key}`:",
             "",
-            f"| | {' | '.join(f'{effort:g}' for effort in efforts)} |",
-            f"|---|{'---|' * len(efforts)}",
+            f"| | {' | '.join(f'{amount:g}' for amount in amounts)} |",
+            f"|---|{'---|' * len(amounts)}",
         ]
         for sampler in dict.fromkeys(point.sampler for point in members):
-            row = [_cell(cells.get((sampler, effort))) for effort in efforts]
+            row = [_cell(cells.get((sampler, amount))) for amount in amounts]
             lines.append(f"| `{sampler}` | {' | '.join(row)} |")
         parts.append("\n".join(lines))
-    if floor is not None:
-        parts.append(f"Perfect samples get about {floor:.3g}.")
+    first = points[0].verdict
+    if first.floor is not None:
+        parts.append(f"{first.floor_of.capitalize()} get {first.floor:.3g}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,7 +62,7 @@ def _cell(verdict: Verdict | None) -> str:
     return "" if verdict is None else f"{verdict.value:.3g} ({verdict.nfe_mean:.4g})"
 
 
-def plot(points: Sequence[Point], floor: float | None, title: str, path: Path) -> Path:
+def plot(points: Sequence[Point], title: str, path: Path) -> Path:
     """The measure against evaluations, both on logarithmic axes, one line a sampler; a PNG."""
     import matplotlib
 
@@ -74,11 +81,10 @@ def plot(points: Sequence[Point], floor: float | None, title: str, path: Path) -
             markersize=5,
             linewidth=1.4,
         )
-    if floor is not None:
-        axes.axhline(floor, color="gray", linestyle="--", linewidth=1, label="perfect samples")
-    axes.set(
-        xscale="log", yscale="log", xlabel="network evaluations an image", ylabel=points[0].verdict.measure
-    )
+    first = points[0].verdict
+    if first.floor is not None:
+        axes.axhline(first.floor, color="gray", linestyle="--", linewidth=1, label=first.floor_of)
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations an image", ylabel=first.measure)
     axes.set_title(title)
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)

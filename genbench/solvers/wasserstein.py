@@ -1,4 +1,4 @@
-"""The distance that samples would have to be moved: sliced Wasserstein-1 between two sets of vectors."""
+"""The distance that samples would have to be moved: sliced Wasserstein-1 from a set of vectors."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ DIRECTIONS = 64
 """How many directions vectors of more than one dimension are looked at from."""
 
 
-def sliced_wasserstein(p: Tensor, q: Tensor, directions: int = DIRECTIONS) -> float:
+class SlicedWasserstein:
     """W1 of projections to one dimension, mean over fixed random directions; in the units of the data.
 
-    p: [N, ...], q: [k N, ...] with k >= 1 whole; in one dimension this is W1 itself, exactly. Sorted
-    projections are matched in order, k of q to each of p, which is the best transport on a line (Rabin et al.
-    2012). Raises ValueError for other sizes.
+    reference: [M, ...]. Called with p [N, ...], where N divides M: sorted projections are matched in order,
+    M / N of the reference to each of p, which is the best transport on a line (Rabin et al. 2012). In one
+    dimension this is W1 itself. Raises ValueError for other sizes.
     """
-    n = len(p)
-    if not n or len(q) % n:
-        raise ValueError(f"{len(q)} vectors are no whole multiple of {n}")
-    p, q = p.double().flatten(1), q.double().flatten(1)
-    dimension = p.shape[1]
-    generator = torch.Generator().manual_seed(0)
-    axes = torch.randn(
-        dimension, directions if dimension > 1 else 1, dtype=torch.float64, generator=generator
-    )
-    axes = (axes / axes.norm(dim=0)).to(p.device)
-    gaps = []
-    for axis in axes.unbind(1):
-        along_p, along_q = (p @ axis).sort().values, (q @ axis).sort().values
-        gaps.append((along_p[:, None] - along_q.reshape(n, -1)).abs().mean())
-    return float(torch.stack(gaps).mean())
+
+    def __init__(self, reference: Tensor, directions: int = DIRECTIONS) -> None:
+        flat = reference.double().flatten(1)
+        generator = torch.Generator().manual_seed(0)
+        count = directions if flat.shape[1] > 1 else 1
+        axes = torch.randn(flat.shape[1], count, dtype=torch.float64, generator=generator)
+        self._axes = (axes / axes.norm(dim=0)).to(flat.device)
+        self._sorted = (flat @ self._axes).sort(dim=0).values
+
+    def __call__(self, p: Tensor) -> float:
+        n, m = len(p), len(self._sorted)
+        if not n or m % n:
+            raise ValueError(f"{n} vectors do not divide the {m} of the reference")
+        projected = (p.double().flatten(1) @ self._axes).sort(dim=0).values
+        return float((projected[:, None] - self._sorted.unflatten(0, (n, m // n))).abs().mean())

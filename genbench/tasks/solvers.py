@@ -1,129 +1,181 @@
 """task=solvers: every sampler on one denoiser: how good its images are for how many evaluations.
 
 Without run_dir the denoiser is an oracle, whose law is known: the measure is the distance from it, and the
-report goes to runs/solvers/. With run_dir it is a trained run: the measure is the run's main metric, and
-the report goes to <run_dir>/solvers/. Either way solvers.json, a table solvers.md and a plot solvers.png.
+report goes to runs/<time>-solvers/. With run_dir it is a trained run: the measure is the run's main metric,
+and the report goes to <run_dir>/solvers/. Either way solvers.json, kept up to date while samplers are being
+compared, then a table solvers.md and a plot solvers.png.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from genbench.cli import Typed, composed, key_of, recall
-from genbench.contracts import UserError
+from genbench.configuration import SAMPLER_PARTS, config_hash
+from genbench.contracts import Sampler, UserError
 from genbench.harness import preflight
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, build
+from genbench.harness.conclusion import source_of
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.finished import overlay, restore
 from genbench.harness.recording import provenance
 from genbench.harness.rundir import RunDirectory
+from genbench.harness.sampling import Source
 from genbench.harness.scoring import build_scoring
 from genbench.solvers.judges import Judge, OracleJudge, ScoreJudge
-from genbench.solvers.report import Point, plot, table
+from genbench.solvers.report import Effort, Point, plot, table
 
-EFFORTS = {"steps": ("steps", ["sampler.steps"]), "rtol": ("tolerances", ["sampler.rtol", "sampler.atol"])}
-"""What is varied of a sampler that has it: the list of values in `solvers`, and the keys they go to."""
+EFFORTS = {"steps": Effort("steps"), "tolerances": Effort("rtol", ("atol",), rising=False)}
+"""What is varied of a sampler that has it, by the name of the list in `solvers` that says the amounts."""
 
 
 def run(config: dict[str, Any], typed: Typed) -> None:
-    """Draws, judges and reports; samplers that do not fit the model are named and left out."""
-    if chosen := [override for override in typed.now if key_of(override).startswith("sampler")]:
+    """Draws, judges and reports; what does not fit the model is named and left out."""
+    chosen = [o for o in typed.now if key_of(o).split(".")[0] in ("sampler", *SAMPLER_PARTS)]
+    if chosen:
         raise UserError(
-            f"{' '.join(chosen)}: task=solvers compares samplers and is told which by "
-            "solvers.samplers=[heun,ddim]. An entry may set more: ['ddim sampler.rule.eta=0.5',heun]."
+            f"{' '.join(chosen)}: task=solvers compares samplers, and settings of a sampler stand beside its "
+            f"name: \"solvers.samplers=[heun,'ddim sampler.rule.eta=0.5','dpmpp_2m grid=rho']\"."
         )
     refuse_ranks("solvers")
-    if config["run_dir"] is None:
-        saved, folder = None, Path("runs/solvers")
-    else:
-        directory = RunDirectory(Path(config["run_dir"]))
-        saved, folder = directory.config(), directory.path / "solvers"
-    comparison = Comparison(saved, typed)
-    print(f"{comparison.title}: {comparison.judge.samples:,} images a point")
-    points, left_out = [], {}
+    comparison = Comparison(config, typed)
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    print(f"{comparison.title}: {comparison.judge.samples:,} images a point", flush=True)
+    points: list[Point] = []
+    left_out: dict[str, str] = {}
     for entry in config["solvers"]["samplers"]:
-        try:
-            for point in comparison.points(entry):
-                points.append(point)
-                print(f"  {point}", flush=True)
-        except UserError as error:
-            left_out[entry] = str(error)
-            print(f"  {entry}: left out. {error}", flush=True)
+        for label, found in comparison.points(entry):
+            if isinstance(found, Point):
+                points.append(found)
+            else:
+                left_out[label] = str(found)
+            print(f"  {found}" if isinstance(found, Point) else f"  {label}: left out. {found}", flush=True)
+            report = {**comparison.facts, "points": [asdict(p) for p in points], "left_out": left_out}
+            text = json.dumps(report, indent=2, allow_nan=False)
+            (comparison.folder / "solvers.json").write_text(text + "\n", encoding="utf-8")
     if not points:
         raise UserError("None of these samplers fits this model.")
-    folder.mkdir(parents=True, exist_ok=True)
-    floor = comparison.judge.floor
-    report = {
-        **provenance(typed.overrides, comparison.assembly.device),
-        "title": comparison.title,
-        "samples": comparison.judge.samples,
-        "floor": floor,
-        "points": [asdict(point) for point in points],
-        "left_out": left_out,
-    }
-    (folder / "solvers.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (folder / "solvers.md").write_text(table(points, floor), encoding="utf-8")
-    picture = plot(points, floor, comparison.title, folder / "solvers.png")
-    print(f"\n{table(points, floor)}\nwritten to {folder / 'solvers.json'}, drawn in {picture}")
+    (comparison.folder / "solvers.md").write_text(table(points), encoding="utf-8")
+    picture = plot(points, comparison.title, comparison.folder / "solvers.png")
+    print(f"\n{table(points)}\nwritten to {comparison.folder / 'solvers.json'}, drawn in {picture}")
 
 
 class Comparison:
-    """One denoiser, its judge, and samplers composed for it one after the other.
+    """One denoiser, its judge, and samplers composed for it one after the other."""
 
-    saved: the resolved configuration of a trained run, or None for an oracle.
-    """
+    def __init__(self, config: Mapping[str, Any], typed: Typed) -> None:
+        self.typed = typed
+        self.solvers = config["solvers"]
+        device = resolve_device(config["device"])
+        self.saved: Mapping[str, Any] | None = None
+        if config["run_dir"] is None:
+            self.folder = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}{_job(typed)}-solvers"
+            self._judge_oracle(Assembly(config, device, Ranks()))
+        else:
+            directory = RunDirectory(Path(config["run_dir"]))
+            self.saved, self.folder = directory.config(), directory.path / "solvers"
+            self._judge_run(Assembly(self._config([]), device, Ranks()))
 
-    def __init__(self, saved: Mapping[str, Any] | None, typed: Typed) -> None:
-        self.saved, self.typed = saved, typed
-        config = self._config([])
-        self.assembly = Assembly(config, resolve_device(config["device"]), Ranks())
-        self.judge: Judge
-        if saved is None:
-            self.model = self.assembly.generator().eval()
-            self.judge = OracleJudge(self.model, config["solvers"]["images"], self.assembly.device)
-            self.title = f"{config['model']['title']}, {_schedule(config)}"
-            return
-        self.model, trained = restore(config, self.assembly)
+    def _judge_oracle(self, assembly: Assembly) -> None:
+        self.model = assembly.generator().eval()
+        seed, corruption = assembly.config["metrics"]["seeds"][0], self.model.corruption
+        self.judge: Judge = OracleJudge(self.model, self.solvers["images"], seed, assembly.device)
+        self.title = f"{assembly.config['model']['title']}, {corruption}"
+        self.facts = self._facts(assembly, [*self.typed.overrides], {})
+
+    def _judge_run(self, assembly: Assembly) -> None:
+        config = assembly.config
+        self.model, trained = restore(config, assembly)
         metrics = config["metrics"]
-        scoring, lines = build_scoring(self.assembly, metrics, self.model.image_shape)
-        scoring.refer_to(self.assembly.images(config["dataset"]["reference"]), metrics["batch_size"])
+        scoring, lines = build_scoring(assembly, metrics, self.model.image_shape)
+        scoring.refer_to(assembly.images(config["dataset"]["reference"]), metrics["batch_size"])
         print("\n".join(lines), end="\n" if lines else "")
-        self.judge = ScoreJudge(self.model, scoring, metrics["n_samples"])
+
+        def source(sampler: Sampler, batch_size: int) -> Source:
+            return source_of(assembly, self.model, sampler, batch_size)
+
+        self.judge = ScoreJudge(source, scoring, metrics["n_samples"], metrics["seeds"][0])
         self.title = f"{config['model']['name']} on {config['dataset']['name']} at step {trained.steps:,}"
+        run = {
+            "config_hash": config_hash(config),
+            "training_seed": config["seed"],
+            "steps": trained.steps,
+            "weights": "ema" if trained.averaged else "raw",
+        }
+        self.facts = self._facts(assembly, [*self.typed.now], {"run": run})
 
-    def points(self, entry: str) -> Iterator[Point]:
-        """Every effort of the sampler that `entry` names: a choice of conf/sampler and settings after it.
+    def _facts(self, assembly: Assembly, command: list[str], more: dict[str, Any]) -> dict[str, Any]:
+        """What the report says beside its points."""
+        return {
+            **provenance(command, assembly.device),
+            **more,
+            "title": self.title,
+            "samples": self.judge.samples,
+            "seed": assembly.config["metrics"]["seeds"][0],
+        }
 
-        Settings are separated by spaces; "ancestral sampler.steps=10,1000" lists its own efforts. Raises
-        UserError where the sampler does not exist or does not fit the model.
+    def points(self, entry: str) -> Iterator[tuple[str, Point | UserError]]:
+        """A point for every effort of the sampler that `entry` names, or why there is none.
+
+        An entry is a choice of conf/sampler and its settings, separated by spaces; "ddim sampler.steps=10,99"
+        says its own amounts.
         """
+        try:
+            label, amounts, effort, overrides = self._read(entry)
+        except UserError as error:
+            yield entry, error
+            return
+        for amount in amounts:
+            told = [*overrides, f"sampler.{effort.key}={amount}"]
+            try:
+                yield label, Point(label, effort, float(amount), self._judged(told))
+            except UserError as error:
+                yield f"{label} at {effort.key}={amount}", error
+
+    def _read(self, entry: str) -> tuple[str, list[Any], Effort, list[str]]:
         name, *settings = entry.split()
-        listed = {key_of(setting): setting.split("=", 1)[1].split(",") for setting in settings}
+        for setting in settings:
+            if "=" not in setting or key_of(setting).split(".")[0] not in ("sampler", *SAMPLER_PARTS):
+                raise UserError(
+                    f"{setting} is no setting of a sampler, such as sampler.rule.eta=0.5 or grid=rho."
+                )
         node = self._config([f"sampler={name}"])["sampler"]
-        effort = next((key for key in EFFORTS if key in node), None)
-        if effort is None:
-            raise UserError(f"sampler={name} has neither of {', '.join(EFFORTS)} to be varied.")
-        setting, keys = EFFORTS[effort]
-        fixed = [each for each in settings if key_of(each) not in keys]
-        for value in listed.get(keys[0], self.assembly.config["solvers"][setting]):
-            config = self._config([f"sampler={name}", *fixed, *(f"{key}={value}" for key in keys)])
-            assembly = Assembly(config, self.assembly.device, self.assembly.ranks)
-            sampler = assembly.sampler()
-            preflight.check_sampler(sampler, self.model, name)
-            yield Point(" ".join([name, *fixed]), keys[0], float(value), self.judge(sampler, assembly))
+        listed = next((name for name, effort in EFFORTS.items() if effort.key in node), None)
+        if listed is None:
+            varied = " nor ".join(f"sampler.{effort.key}" for effort in EFFORTS.values())
+            raise UserError(f"sampler={name} has neither {varied} to be varied.")
+        effort = EFFORTS[listed]
+        own = [setting for setting in settings if key_of(setting) == f"sampler.{effort.key}"]
+        fixed = [setting for setting in settings if setting not in own]
+        label = " ".join([name, *fixed])
+        keys = {key_of(setting) for setting in fixed}
+        following = [key for key in effort.followers if f"sampler.{key}" not in keys]
+        follow = [f"sampler.{key}=${{sampler.{effort.key}}}" for key in following]
+        amounts = own[-1].split("=", 1)[1].split(",") if own else list(self.solvers[listed])
+        return label, amounts, effort, [f"sampler={name}", *fixed, *follow]
+
+    def _judged(self, overrides: list[str]) -> Any:
+        config = self._config(overrides)["sampler"]
+        sampler = build(config, "sampler")
+        preflight.check_sampler(sampler, self.model, config["name"])
+        verdict = self.judge(sampler, config["batch_size"])
+        if not math.isfinite(verdict.value):
+            raise UserError(f"its {verdict.measure} is not a number: the images are not finite.")
+        return verdict
 
     def _config(self, sampler: list[str]) -> dict[str, Any]:
         """The configuration with these overrides of the sampler laid over what was typed."""
-        config = composed([*recall(self.typed.overrides, sampler), *sampler])
+        config = composed([*recall(self.typed.overrides, sampler), *sampler], sampler)
         if self.saved is None:
             return config
         return overlay(self.saved, config, [key_of(o) for o in [*self.typed.now, *sampler]])
 
 
-def _schedule(config: Mapping[str, Any]) -> str:
-    """What the corruption of an oracle is called in conf/."""
-    return str(config["model"]["corruption"]["schedule"]["_target_"]).rpartition(".")[-1]
+def _job(typed: Typed) -> str:
+    return "" if typed.job is None else f"-{typed.job}"

@@ -25,7 +25,8 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     rows = compare(peers, batch_size=settings["batch_size"], rounds=settings["rounds"], device=str(device))
     folder = Path(config["run_dir"] or "runs/speed")
     folder.mkdir(parents=True, exist_ok=True)
-    report = {**provenance(typed.overrides, device), "training_step": rows}
+    command = [override for override in typed.overrides if not override.startswith("run_dir=")]
+    report = {**provenance(command, device), "training_step": rows}
     (folder / "speed.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (folder / "speed.md").write_text(table(rows, report["device"]), encoding="utf-8")
     print(table(rows, report["device"]))

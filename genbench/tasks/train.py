@@ -51,6 +51,7 @@ def _run(sitting: Sitting) -> float:
         return finished.metrics[0].value
     sitting.check_data()
     generator, sampler = assembly.generator(), assembly.sampler()
+    preflight.check_trainable(generator)
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
     preflight.check_conditional(generator, config)
     check_likelihood(generator, config)

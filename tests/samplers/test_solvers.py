@@ -16,7 +16,7 @@ from genbench.corruptions.rules import Eta, EulerMaruyama
 from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import GaussianOracle, MixtureOracle
 from genbench.ops.random import Keys
-from genbench.samplers.grids import Grid, LogSNR, Rho, Uniform
+from genbench.samplers.grids import Grid, LogSNR, Quadratic, Rho, Uniform
 from genbench.samplers.iterative import Iterative
 from genbench.samplers.multistep import DPMSolver2, DPMSolverPP2M, UniPC
 from genbench.samplers.ode import Heun, RungeKutta45
@@ -233,3 +233,18 @@ def test_a_start_from_pure_noise_is_no_step_to_extrapolate_from(make):
     images = make(30, Uniform())(model, Keys(torch.arange(2000), 0)).images
     assert images.mean().item() == pytest.approx(0.2, abs=4 * C / 8000**0.5)
     assert images.std().item() == pytest.approx(C, rel=0.05)
+
+
+@pytest.mark.parametrize("make", [DPMSolverPP2M, UniPC], ids=lambda make: make.__name__)
+def test_a_repeated_time_is_no_step(make):
+    """DDIM's quadratic sub-sequence names index 0 several times."""
+    model = GaussianOracle(Gaussian(Linear(1000)), (1, 2, 2), std=C)
+    found = make(60, Quadratic())(model, Keys(torch.arange(300), 0))
+    assert found.images.std().item() == pytest.approx(C, rel=0.1)
+    assert int(found.nfe.max()) == len(Quadratic()(60, model.corruption).unique()) - 1
+
+
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.0), (0.5, 0.6), (2.0, 0.1)])
+def test_impossible_intervals_are_refused(start, end):
+    with pytest.raises(UserError, match=f"sampler.start={start} and sampler.end={end}"):
+        RungeKutta45(start=start, end=end)

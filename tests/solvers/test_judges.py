@@ -11,8 +11,6 @@ from genbench.contracts import Denoises, Sampler, Samples, UserError
 from genbench.corruptions.continuous import VP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.generators.oracles import GaussianOracle, MixtureOracle
-from genbench.harness.assembly import Assembly
-from genbench.harness.distributed import Ranks
 from genbench.solvers.judges import OracleJudge
 
 MODEL = MixtureOracle(Gaussian(VP()), [[[[-0.6]]], [[[0.5]]]], [0.1, 0.2], [0.3, 0.7])
@@ -31,23 +29,28 @@ class Shifted(Sampler):
 
 
 def test_perfect_samples_reach_the_floor_and_others_do_not():
-    judge = OracleJudge(MODEL, 2000, CPU)
-    assembly = Assembly({"metrics": {"seeds": [3]}}, CPU, Ranks())
-    perfect, moved = judge(Shifted(0.0), assembly), judge(Shifted(0.3), assembly)
-    assert perfect.value < 4 * judge.floor
-    assert moved.value == pytest.approx(0.3, abs=4 * judge.floor)
-    assert (moved.nfe_mean, moved.nfe_max) == (999.5, 1999)
+    judge = OracleJudge(MODEL, 2000, 3, CPU)
+    perfect, moved = judge(Shifted(0.0), 500), judge(Shifted(0.3), 500)
+    assert perfect.value < 2.5 * judge.floor
+    assert moved.value == pytest.approx(0.3, abs=2.5 * judge.floor)
+    assert (moved.nfe_mean, moved.nfe_max) == (249.5, 499)
+    assert moved.floor == judge.floor
+
+
+def test_batches_change_no_verdict():
+    judge = OracleJudge(MODEL, 40, 3, CPU)
+    assert judge(Shifted(0.1), 40).value == judge(Shifted(0.1), 7).value
 
 
 def test_the_floor_falls_like_the_root_of_the_count():
-    few, many = OracleJudge(MODEL, 500, CPU).floor, OracleJudge(MODEL, 8000, CPU).floor
+    few, many = (OracleJudge(MODEL, count, 0, CPU).floor for count in (500, 8000))
     assert few / many == pytest.approx(4, rel=0.5)
 
 
 def test_a_model_without_a_known_law_has_no_such_judge():
     with pytest.raises(UserError, match="run_dir=PATH"):
-        OracleJudge(torch.nn.Linear(1, 1), 10, CPU)  # type: ignore[arg-type]
+        OracleJudge(torch.nn.Linear(1, 1), 10, 0, CPU)  # type: ignore[arg-type]
 
 
 def test_other_oracles_have_laws_too():
-    assert OracleJudge(GaussianOracle(Gaussian(VP()), (1, 2, 2), mean=0.3, std=0.5), 500, CPU).floor < 0.1
+    assert OracleJudge(GaussianOracle(Gaussian(VP()), (1, 2, 2), mean=0.3, std=0.5), 500, 0, CPU).floor < 0.1
