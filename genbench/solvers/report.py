@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from genbench.solvers.judges import Verdict
+
+Name = tuple[str, str, float]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,17 @@ class Point:
     effort: Effort
     amount: float
     verdict: Verdict
+
+    @property
+    def name(self) -> Name:
+        """What tells it from other points of a report."""
+        return self.sampler, self.effort.key, self.amount
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any]) -> Point:
+        """The point that `dataclasses.asdict` wrote."""
+        effort = Effort(**{**written["effort"], "followers": tuple(written["effort"]["followers"])})
+        return cls(written["sampler"], effort, written["amount"], Verdict(**written["verdict"]))
 
     def __str__(self) -> str:
         verdict = self.verdict

@@ -3,7 +3,8 @@
 Without run_dir the denoiser is an oracle, whose law is known: the measure is the distance from it, and the
 report goes to runs/<time>-solvers/. With run_dir it is a trained run: the measure is the run's main metric,
 and the report goes to <run_dir>/solvers/. Either way solvers.json, kept up to date while samplers are being
-compared, then a table solvers.md and a plot solvers.png.
+compared, then a table solvers.md and a plot solvers.png. What an earlier comparison of the same weights by
+the same code has found is not measured again.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, build
 from genbench.harness.conclusion import source_of
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
+from genbench.harness.durable import replace_file
 from genbench.harness.finished import overlay, restore
 from genbench.harness.recording import provenance
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.sampling import Source
 from genbench.harness.scoring import build_scoring
-from genbench.solvers.judges import Judge, OracleJudge, ScoreJudge
-from genbench.solvers.report import Effort, Point, plot, table
+from genbench.solvers.judges import Judge, OracleJudge, ScoreJudge, Verdict
+from genbench.solvers.report import Effort, Name, Point, plot, table
 
 EFFORTS = {"steps": Effort("steps"), "tolerances": Effort("rtol", ("atol",), rising=False)}
 """What is varied of a sampler that has it, by the name of the list in `solvers` that says the amounts."""
@@ -47,27 +49,36 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     comparison = Comparison(config, typed)
     comparison.folder.mkdir(parents=True, exist_ok=True)
     print(f"{comparison.title}: {comparison.judge.samples:,} images a point", flush=True)
-    points: list[Point] = []
+    points = comparison.earlier()
     left_out: dict[str, str] = {}
     for entry in config["solvers"]["samplers"]:
-        for label, found in comparison.points(entry):
+        for label, found in comparison.points(entry, points):
             if isinstance(found, Point):
-                points.append(found)
+                points[found.name] = found
             else:
                 left_out[label] = str(found)
             print(f"  {found}" if isinstance(found, Point) else f"  {label}: left out. {found}", flush=True)
-            report = {**comparison.facts, "points": [asdict(p) for p in points], "left_out": left_out}
-            text = json.dumps(report, indent=2, allow_nan=False)
-            (comparison.folder / "solvers.json").write_text(text + "\n", encoding="utf-8")
+            report = {
+                **comparison.facts,
+                "points": [asdict(point) for point in points.values()],
+                "left_out": left_out,
+            }
+            replace_file(comparison.report, [f"{json.dumps(report, indent=2, allow_nan=False)}\n".encode()])
     if not points:
         raise UserError("None of these samplers fits this model.")
-    (comparison.folder / "solvers.md").write_text(table(points), encoding="utf-8")
-    picture = plot(points, comparison.title, comparison.folder / "solvers.png")
-    print(f"\n{table(points)}\nwritten to {comparison.folder / 'solvers.json'}, drawn in {picture}")
+    found_all = list(points.values())
+    (comparison.folder / "solvers.md").write_text(table(found_all), encoding="utf-8")
+    picture = plot(found_all, comparison.title, comparison.folder / "solvers.png")
+    print(f"\n{table(found_all)}\nwritten to {comparison.report}, drawn in {picture}")
 
 
 class Comparison:
-    """One denoiser, its judge, and samplers composed for it one after the other."""
+    """One denoiser, its judge, and samplers composed for it one after the other.
+
+    facts: what the report says beside its points.
+    """
+
+    facts: dict[str, Any]
 
     def __init__(self, config: Mapping[str, Any], typed: Typed) -> None:
         self.typed = typed
@@ -75,7 +86,7 @@ class Comparison:
         device = resolve_device(config["device"])
         self.saved: Mapping[str, Any] | None = None
         if config["run_dir"] is None:
-            self.folder = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}{_job(typed)}-solvers"
+            self.folder = _folder(typed)
             self._judge_oracle(Assembly(config, device, Ranks()))
         else:
             directory = RunDirectory(Path(config["run_dir"]))
@@ -87,7 +98,7 @@ class Comparison:
         seed, corruption = assembly.config["metrics"]["seeds"][0], self.model.corruption
         self.judge: Judge = OracleJudge(self.model, self.solvers["images"], seed, assembly.device)
         self.title = f"{assembly.config['model']['title']}, {corruption}"
-        self.facts = self._facts(assembly, [*self.typed.overrides], {})
+        self.facts = self._facts(assembly, [*self.typed.overrides], {"model": assembly.config["model"]})
 
     def _judge_run(self, assembly: Assembly) -> None:
         config = assembly.config
@@ -120,11 +131,26 @@ class Comparison:
             "seed": assembly.config["metrics"]["seeds"][0],
         }
 
-    def points(self, entry: str) -> Iterator[tuple[str, Point | UserError]]:
+    @property
+    def report(self) -> Path:
+        """Where the numbers go."""
+        return self.folder / "solvers.json"
+
+    def earlier(self) -> dict[Name, Point]:
+        """The points of the report that is there, if the same code found them for the same weights."""
+        if not self.report.is_file() or self.facts["git"]["dirty"]:
+            return {}
+        report = json.loads(self.report.read_text(encoding="utf-8"))
+        if any(report.get(key) != self.facts[key] for key in self.facts if key not in ("command", "created")):
+            return {}
+        points = [Point.read(each) for each in report["points"]]
+        return {point.name: point for point in points}
+
+    def points(self, entry: str, known: Mapping[Name, Point]) -> Iterator[tuple[str, Point | UserError]]:
         """A point for every effort of the sampler that `entry` names, or why there is none.
 
         An entry is a choice of conf/sampler and its settings, separated by spaces; "ddim sampler.steps=10,99"
-        says its own amounts.
+        says its own amounts. A point that is `known` is not measured again.
         """
         try:
             label, amounts, effort, overrides = self._read(entry)
@@ -133,8 +159,10 @@ class Comparison:
             return
         for amount in amounts:
             told = [*overrides, f"sampler.{effort.key}={amount}"]
+            name = label, effort.key, float(amount)
             try:
-                yield label, Point(label, effort, float(amount), self._judged(told))
+                verdict = known[name].verdict if name in known else self._judged(told)
+                yield label, Point(label, effort, float(amount), verdict)
             except UserError as error:
                 yield f"{label} at {effort.key}={amount}", error
 
@@ -160,7 +188,7 @@ class Comparison:
         amounts = own[-1].split("=", 1)[1].split(",") if own else list(self.solvers[listed])
         return label, amounts, effort, [f"sampler={name}", *fixed, *follow]
 
-    def _judged(self, overrides: list[str]) -> Any:
+    def _judged(self, overrides: list[str]) -> Verdict:
         config = self._config(overrides)["sampler"]
         sampler = build(config, "sampler")
         preflight.check_sampler(sampler, self.model, config["name"])
@@ -177,5 +205,6 @@ class Comparison:
         return overlay(self.saved, config, [key_of(o) for o in [*self.typed.now, *sampler]])
 
 
-def _job(typed: Typed) -> str:
-    return "" if typed.job is None else f"-{typed.job}"
+def _folder(typed: Typed) -> Path:
+    number = "" if typed.job is None else f"-{typed.job}"
+    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}{number}-solvers"

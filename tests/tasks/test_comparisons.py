@@ -123,3 +123,22 @@ def test_an_oracle_is_not_trained():
     refused = genbench("model=oracle", "dataset=digits", "logger=none", "device=cpu", check=False)
     assert refused.returncode == 2
     assert "task=solvers" in refused.stderr
+
+
+def test_what_is_known_of_the_same_weights_is_not_measured_again(tmp_path, monkeypatch):
+    """As after an interruption; a folder of an oracle is named by the second, which stands still here."""
+    from genbench.harness import recording
+    from genbench.leaderboard.record import Git
+    from genbench.tasks import solvers
+
+    monkeypatch.setattr(recording, "git_state", lambda: Git(commit="0" * 40, dirty=False))
+    monkeypatch.setattr(solvers, "_folder", lambda typed: tmp_path / "here")
+    few = ["task=solvers", *FEW, "solvers.steps=[3]"]
+    genbench(*few, "solvers.samplers=[ddim]")
+    first = report(tmp_path / "here")["points"]
+    genbench(*few, "solvers.samplers=[heun,ddim]")
+    second = report(tmp_path / "here")["points"]
+    assert second[0] == first[0]  # to the microsecond
+    assert [point["sampler"] for point in second] == ["ddim", "heun"]
+    genbench(*few, "solvers.samplers=[ddim]", "corruption=ve")
+    assert [point["sampler"] for point in report(tmp_path / "here")["points"]] == ["ddim"]
