@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from genbench.errors import UserError as UserError
@@ -232,26 +233,23 @@ class Level:
     sigma_rate: Tensor
 
 
-Coefficients = tuple[Tensor, Tensor, Tensor]
-"""Of x_t and of the estimate in a step, and the standard deviation of its noise: [], [B], or per pixel."""
-
-
 class Rule(ABC):
     """How x_s follows from x_t and an estimate of x0: the three rules of unified diffusion, and others."""
 
-    keeps_noise: ClassVar[bool]
-    """Whether the noise in x_t must be recoverable from (x_t, x0); refused where it is not."""
+    def check(self, corruption: Corruption, s: Tensor, t: Tensor) -> None:
+        """Raises UserError where the rule needs what `corruption` has not, at its first step from t to s."""
+        return None
 
     @abstractmethod
-    def coefficients(self, s: Level, t: Level, x0: Posterior) -> Coefficients:
-        """(k, c, std) of x_s = k x_t + c x0_hat + std z, z ~ N(0, I), for s < t."""
+    def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+        """p(x_s | x_t, x0) for s < t."""
 
 
 class Corruption(ABC):
     """How an image is destroyed over time. Times are float64 tensors of shape [] or [B] in [0, 1]."""
 
     invertible_in_noise: bool
-    """May the deterministic and mixed rules be used?"""
+    """Can the noise in x_t be told from (x_t, x0), so that it may be kept?"""
 
     steps: int | None
     """T where time is discrete (t = i / T), None where it is continuous."""
@@ -262,15 +260,31 @@ class Corruption(ABC):
 
     @abstractmethod
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
-        """x_t, deterministic given the noise; x0 itself at t = 0."""
+        """x_t = F_t(x0, noise), deterministic; x0 itself at t = 0."""
 
     @abstractmethod
-    def reverse(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, rule: Rule) -> Law:
-        """p(x_s | x_t, x0) for s < t, under the correction rule."""
+    def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> Law:
+        """The law of F_s(x0, sqrt(1 - fresh^2) n + fresh z), n being the noise in x_t and z a new draw.
+
+        fresh = 1 is a new trajectory (always valid), 0 the same one, which needs `invertible_in_noise`, and
+        between the two the noise must be Gaussian (kexue.fm 9262, 9271: rules 1, 2 and 3).
+        """
 
     @abstractmethod
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         """x at t = 1, where sampling starts."""
+
+    @abstractmethod
+    def draw_times(self, count: int, device: torch.device) -> Tensor:
+        """`count` training times from torch's global generator, float64 [count]."""
+
+    @abstractmethod
+    def conditioning(self, t: Tensor) -> Tensor:
+        """What networks are told of time t, float32, of t's shape."""
+
+    def fit(self, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
+        """What the law at t = 1 must learn of the training data; nothing by default."""
+        return {}
 
 
 # ---------------------------------------------------------------------------------------------- sampling

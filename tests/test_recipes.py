@@ -57,7 +57,7 @@ VP = {
     **SCORE_SDE,
     **DDPMPP,
     "trainer.ema_decay": 0.9999,
-    "sampler.rule._target_": "genbench.corruptions.rules.EulerMaruyama",
+    "sampler.rule._target_": "genbench.corruptions.gaussian_rules.EulerMaruyama",
 }
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -102,7 +102,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "model.network.taps": [1, 3, 3, 1],
         "trainer.ema_decay": 0.999,
         "ema.limit": 0.999,
-        "sampler.rule._target_": "genbench.corruptions.rules.ReverseDiffusion",
+        "sampler.rule._target_": "genbench.corruptions.gaussian_rules.ReverseDiffusion",
         "sampler.corrector.steps": 1,
         "sampler.corrector.ratio": 0.16,
     },

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from genbench.contracts import Corruption, Fitted, Level, Noise, Posterior, Rule
+from genbench.contracts import Corruption, Fitted, Level, Noise, Posterior
 from genbench.corruptions.schedules import Schedule
 from genbench.ops.combine import combine
 from genbench.ops.random import Randomness, Stream
@@ -67,10 +68,17 @@ class Gaussian(Corruption):
         schedule = self.schedule
         return Level(t, self.alpha(t), self.sigma(t), schedule.alpha_rate(t), schedule.sigma_rate(t))
 
-    def reverse(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, rule: Rule) -> GaussianLaw:
-        kept, estimate, std = rule.coefficients(self.level(s), self.level(t), x0)
-        return GaussianLaw((kept, estimate), (x_t, x0.mean), std)
+    def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> GaussianLaw:
+        added = fresh * self.sigma(s)
+        kept = (self.sigma(s) ** 2 - added**2).clamp(min=0).sqrt() / self.sigma(t)
+        return GaussianLaw((kept, self.alpha(s) - kept * self.alpha(t)), (x_t, x0.mean), added)
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         noise = randomness.normal(shape[1:], stream=Stream.TERMINAL)
         return noise if self.schedule.terminal_std == 1 else noise.mul_(self.schedule.terminal_std)
+
+    def draw_times(self, count: int, device: torch.device) -> Tensor:
+        return self.schedule.draw_times(count, device)
+
+    def conditioning(self, t: Tensor) -> Tensor:
+        return self.schedule.conditioning(t)

@@ -87,7 +87,7 @@ class Denoising(Generator):
             x0 = dequantised(x0, self.levels, ambient)
         if self.augment is not None:
             x0, told["augment"] = self.augment(x0)
-        t = self.corruption.schedule.draw_times(len(x0), x0.device)
+        t = self.corruption.draw_times(len(x0), x0.device)
         level = self.corruption.level(t)
         noise = self.corruption.draw(x0.shape, ambient)
         x_t = self.corruption.apply(x0, noise, t)
@@ -101,7 +101,7 @@ class Denoising(Generator):
         return Posterior(self.parameterisation.x0(output, x_t, alpha, sigma))
 
     def _evaluate(self, x_t: Tensor, t: Tensor, labels: Tensor | None, **told: Tensor) -> Tensor:
-        time = self.corruption.schedule.conditioning(t).to(x_t.device).expand(len(x_t))
+        time = self.corruption.conditioning(t).to(x_t.device).expand(len(x_t))
         scale = self.parameterisation.scale(self.corruption.alpha(t), self.corruption.sigma(t))
         seen = x_t if scale is None else combine((scale,), (x_t,))
         return self.network(seen, time, labels if self.classes else None, **told)

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from genbench.contracts import Batch, Losses, Posterior, Step
-from genbench.corruptions.rules import LearnedVariance
+from genbench.corruptions.gaussian_rules import LearnedVariance
 from genbench.generators.denoising import Denoising
 from genbench.likelihood.bound import step_bits
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import Level
-from genbench.corruptions.rules import squared_diffusion
+from genbench.corruptions.gaussian_rules import squared_diffusion
 from genbench.generators.parameterisations import Parameterisation
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.contracts import Posterior, Rule, UserError
+from genbench.contracts import Posterior, UserError
 from genbench.corruptions.gaussian import Gaussian, GaussianLaw
-from genbench.corruptions.rules import Eta
+from genbench.corruptions.gaussian_rules import Eta, GaussianRule
 from genbench.ops.combine import expand
 from genbench.ops.random import Randomness
 
@@ -45,7 +45,13 @@ def level_log_likelihood(x0: Tensor, mean: Tensor, std: Tensor, levels: int) -> 
 
 
 def step_bits(
-    corruption: Gaussian, x0: Tensor, x_t: Tensor, t: Tensor, posterior: Posterior, rule: Rule, levels: int
+    corruption: Gaussian,
+    x0: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    posterior: Posterior,
+    rule: GaussianRule,
+    levels: int,
 ) -> Tensor:
     """L_t / (D log 2), or L_0's at t = 1/T, [B] in float64, for images x0 [B, ...] and times t [B].
 
@@ -59,10 +65,10 @@ def step_bits(
     noisy_s, noisy_t = (
         torch.where(first, torch.full_like(t, k / corruption.steps), v) for k, v in ((1, s), (2, t))
     )
-    true = corruption.reverse(x_t, Posterior(x0), s, t, Eta(1.0))
-    made = corruption.reverse(x_t, posterior, s, t, rule)
-    mean, std = _moments(true, corruption.reverse(x_t, Posterior(x0), noisy_s, noisy_t, Eta(1.0)).std)
-    spare = corruption.reverse(x_t, posterior, noisy_s, noisy_t, rule).std
+    true = Eta(1.0).law(corruption, x_t, Posterior(x0), s, t)
+    made = rule.law(corruption, x_t, posterior, s, t)
+    mean, std = _moments(true, Eta(1.0).law(corruption, x_t, Posterior(x0), noisy_s, noisy_t).std)
+    spare = rule.law(corruption, x_t, posterior, noisy_s, noisy_t).std
     made_mean, made_std = _moments(made, torch.where(made.std > 0, made.std, spare))
     kl = gaussian_kl(mean, std, made_mean, made_std)
     decoder = -level_log_likelihood(x0.double(), made_mean, made_std, levels)
@@ -80,7 +86,7 @@ class BoundLikelihood:
 
     name = "bpd_bound"
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: GaussianRule) -> None:
         self.rule = rule
 
     def check(self, model: Any) -> None:

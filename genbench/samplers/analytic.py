@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import Batch, Fitted, Posterior, UserError
-from genbench.corruptions.rules import Splitting, Spread
+from genbench.corruptions.gaussian_rules import Splitting, Spread
 from genbench.ops.random import Randomness
 from genbench.samplers.grids import Grid
 from genbench.samplers.iterative import Path, require_gaussian

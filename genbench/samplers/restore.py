@@ -13,11 +13,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from genbench.contracts import Posterior, Rule, UserError
-from genbench.corruptions.gaussian import Gaussian
+from genbench.contracts import Posterior, Rule
 from genbench.samplers.correctors import Langevin
 from genbench.samplers.grids import Grid
 from genbench.samplers.iterative import Iterative, Path, require_gaussian
@@ -44,27 +42,10 @@ class Restore(Iterative):
 
     def check(self, model: Any) -> None:
         super().check(model)
-        corruption = model.corruption
-        if self.rule.keeps_noise and not corruption.invertible_in_noise:
-            raise UserError(
-                f"The rule {self.rule} keeps the noise in x_t, which the corruption "
-                f"{type(corruption).__name__} cannot recover. Choose the fresh rule."
-            )
+        first, second = self.times(model.corruption)[:2]
+        self.rule.check(model.corruption, second, first)
         if self.corrector is not None:
             require_gaussian(self, model)
-        if isinstance(corruption, Gaussian):
-            self._check_start(corruption)
-
-    def _check_start(self, corruption: Gaussian) -> None:
-        t, s = self.times(corruption)[:2]
-        unknown = torch.zeros(1, 1, 1, 1)
-        x0 = Posterior(unknown, variance=unknown, share=unknown)
-        step = self.rule.coefficients(corruption.level(s), corruption.level(t), x0)
-        if not all(bool(each.isfinite().all()) for each in step):
-            raise UserError(
-                f"The first step of {self.rule} is not finite: this corruption leaves nothing of the data at "
-                "its first time. Type grid.start=0.999."
-            )
 
     def estimates(self) -> int:
         return self.steps * (1 if self.corrector is None else 1 + self.corrector.steps)
@@ -78,5 +59,5 @@ class Restore(Iterative):
             if self.corrector is not None:
                 x = self.corrector(x, t, s, step, path)
             x0 = self.posterior(x, t, step, path)
-            x = path.corruption.reverse(x, x0, s, t, self.rule).sample(path.randomness, step)
+            x = self.rule.law(path.corruption, x, x0, s, t).sample(path.randomness, step)
         return x

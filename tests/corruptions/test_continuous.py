@@ -14,7 +14,7 @@ from torch import Tensor
 from genbench.contracts import UserError
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, Geometric, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import squared_diffusion
+from genbench.corruptions.gaussian_rules import squared_diffusion
 from genbench.corruptions.schedules import Cosine, DiscreteVP, Linear, Schedule, Su
 from genbench.ops.random import Keys, Stream
 

@@ -8,7 +8,8 @@ import torch
 from genbench.contracts import Posterior
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, Geometric, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Deterministic, Eta, Fresh, LargeVariance, Mixed
+from genbench.corruptions.gaussian_rules import Eta, LargeVariance
+from genbench.corruptions.rules import Mixed
 from genbench.corruptions.schedules import Cosine, Linear
 from genbench.ops.random import Keys
 
@@ -24,8 +25,8 @@ def time(index: int) -> torch.Tensor:
 
 def law(corruption: Gaussian, s: int, t: int, rule, x_t=None, x0=None):
     x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    return corruption.reverse(
-        x if x_t is None else x_t, Posterior(x if x0 is None else x0), time(s), time(t), rule
+    return rule.law(
+        corruption, x if x_t is None else x_t, Posterior(x if x0 is None else x0), time(s), time(t)
     )
 
 
@@ -58,7 +59,7 @@ def test_large_variance_is_beta_with_the_posteriors_mean(i):
     assert torch.equal(torch.stack(list(large.coefficients)), torch.stack(list(small.coefficients)))
 
 
-@pytest.mark.parametrize("rule", [Eta(0.0), Eta(1.0), LargeVariance(), Deterministic(), Mixed(0.5), Fresh()])
+@pytest.mark.parametrize("rule", [Eta(0.0), Eta(1.0), LargeVariance(), Mixed(0.0), Mixed(0.5), Mixed(1.0)])
 def test_the_last_step_returns_the_estimate(rule):
     x0 = torch.randn(2, 1, 3, 3, dtype=torch.float64)
     x_t = torch.randn(2, 1, 3, 3, dtype=torch.float64)
@@ -66,14 +67,14 @@ def test_the_last_step_returns_the_estimate(rule):
     assert torch.equal(found.sample(Keys(torch.arange(2), 0), 0), x0)
 
 
-@pytest.mark.parametrize("rule", [Eta(0.0), Eta(1.0), LargeVariance(), Deterministic()])
+@pytest.mark.parametrize("rule", [Eta(0.0), Eta(1.0), LargeVariance(), Mixed(0.0)])
 def test_a_repeated_time_changes_nothing(rule):
     x_t = torch.randn(2, 1, 3, 3, dtype=torch.float64)
     found = law(Gaussian(Linear()), 17, 17, rule, x_t, torch.randn_like(x_t))
     assert torch.allclose(found.sample(Keys(torch.arange(2), 0), 0), x_t, atol=1e-14)
 
 
-@pytest.mark.parametrize("rule", [Eta(0.0), Eta(0.3), Eta(1.0), Deterministic(), Mixed(0.4), Fresh()])
+@pytest.mark.parametrize("rule", [Eta(0.0), Eta(0.3), Eta(1.0), Mixed(0.0), Mixed(0.4), Mixed(1.0)])
 @every_schedule
 @pytest.mark.parametrize(("s", "t"), [(1, 2), (250, 700), (900, 1000)])
 def test_marginals_are_kept_given_the_true_x0(rule, schedule, s, t):

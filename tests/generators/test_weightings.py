@@ -10,7 +10,7 @@ from genbench.contracts import Batch, Step
 from genbench.corruptions.continuous import EDM as EDMLevels
 from genbench.corruptions.continuous import VE, VP, Flow, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import squared_diffusion
+from genbench.corruptions.gaussian_rules import squared_diffusion
 from genbench.generators.denoising import Denoising
 from genbench.generators.parameterisations import EDM, X0, Epsilon, Score, V, Velocity
 from genbench.generators.weightings import Likelihood, Noise

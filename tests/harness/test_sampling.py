@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Eta, LargeVariance
+from genbench.corruptions.gaussian_rules import Eta, LargeVariance
 from genbench.corruptions.schedules import Linear
 from genbench.generators.denoising import Denoising
 from genbench.generators.oracles import GaussianOracle

@@ -11,7 +11,7 @@ from torch import nn
 from genbench.contracts import Batch, Posterior, Step, UserError
 from genbench.corruptions.continuous import VP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Eta, LargeVariance, LearnedVariance, Spread
+from genbench.corruptions.gaussian_rules import Eta, LargeVariance, LearnedVariance, Spread
 from genbench.corruptions.schedules import Cosine, Linear
 from genbench.generators.improved import Improved
 from genbench.generators.oracles import DataOracle, GaussianOracle
@@ -122,8 +122,8 @@ def test_the_share_is_read_off_the_second_half():
     x = torch.randn(3, 1, 4, 4)
     posterior = model.denoise(x, torch.tensor(0.5).double())
     torch.testing.assert_close(posterior.share, (0.2 * torch.tanh(x) + 1) / 2)
-    law = model.corruption.reverse(
-        x, posterior, torch.tensor(0.49).double(), torch.tensor(0.5).double(), LearnedVariance()
+    law = LearnedVariance().law(
+        model.corruption, x, posterior, torch.tensor(0.49).double(), torch.tensor(0.5).double()
     )
     assert law.std.shape == x.shape
 

@@ -9,7 +9,7 @@ import torch
 
 from genbench.corruptions.continuous import EDM, VP, Flow
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Eta, Spread
+from genbench.corruptions.gaussian_rules import Eta, Spread
 from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import DataOracle, MixtureOracle
 from genbench.likelihood.bound import BoundLikelihood

@@ -12,7 +12,7 @@ from torch import Tensor
 from genbench.contracts import Sampler
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, Geometric
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Eta, EulerMaruyama, LargeVariance, ReverseDiffusion
+from genbench.corruptions.gaussian_rules import Eta, EulerMaruyama, LargeVariance, ReverseDiffusion
 from genbench.corruptions.schedules import Linear, Schedule
 from genbench.generators.oracles import GaussianOracle, MixtureOracle
 from genbench.ops.random import Keys

@@ -11,7 +11,8 @@ from exact import Between, Exact
 from genbench.contracts import Posterior
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Deterministic, Eta
+from genbench.corruptions.gaussian_rules import Eta
+from genbench.corruptions.rules import Mixed
 from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import GaussianOracle, MixtureOracle
 from genbench.ops.random import Keys
@@ -50,7 +51,7 @@ def test_ddims_step_is_that_of_dpm_solver(schedule):
     torch.manual_seed(0)
     x, x0 = torch.randn(2, 3, 1, 2, 2, dtype=torch.float64)
     eps = (x - alpha_t * x0) / sigma_t
-    found = corruption.reverse(x, Posterior(x0), s, t, Deterministic()).mean
+    found = Mixed(0.0).law(corruption, x, Posterior(x0), s, t).mean
     for step in (
         alpha_s / alpha_t * x - sigma_s * torch.expm1(h) * eps,
         sigma_s / sigma_t * x - alpha_s * torch.expm1(-h) * x0,

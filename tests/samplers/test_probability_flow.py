@@ -13,7 +13,8 @@ from torch import Tensor
 from genbench.contracts import Posterior
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Deterministic, Eta, EulerMaruyama
+from genbench.corruptions.gaussian_rules import Eta, EulerMaruyama
+from genbench.corruptions.rules import Mixed
 from genbench.corruptions.schedules import Cosine, Linear
 from genbench.generators.oracles import DataOracle, GaussianOracle, MixtureOracle
 from genbench.ops.random import Keys
@@ -117,7 +118,7 @@ def test_flow_to_one_point_is_a_straight_line(s):
     data, noise = torch.rand(1, 1, 2, 2).double(), torch.randn(3, 1, 2, 2).double()
     corruption = Gaussian(Flow())
     estimate = DataOracle(corruption, data).denoise(noise, at(1.0).squeeze())
-    end = corruption.reverse(noise, estimate, at(s).squeeze(), at(1.0).squeeze(), EulerMaruyama(0.0)).mean
+    end = EulerMaruyama(0.0).law(corruption, noise, estimate, at(s).squeeze(), at(1.0).squeeze()).mean
     torch.testing.assert_close(end, (1 - s) * data + s * noise)
 
 
@@ -169,7 +170,7 @@ def test_what_ddim_encodes_it_decodes(schedule):
         times = schedule.time_at(torch.linspace(*ends, steps + 1, dtype=torch.float64))
         x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
         for t, s in [*pairwise(times), *pairwise(times.flip(0))]:
-            x = model.corruption.reverse(x, model.denoise(x, t), s, t, Deterministic()).mean
+            x = Mixed(0.0).law(model.corruption, x, model.denoise(x, t), s, t).mean
         errors.append(abs(float(x) - 1))
     assert errors[0] < 0.1
     assert math.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.1), errors

@@ -10,7 +10,7 @@ import torch
 
 from genbench.contracts import Denoises, UserError
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Eta, LargeVariance
+from genbench.corruptions.gaussian_rules import Eta, LargeVariance
 from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import GaussianOracle
 from genbench.ops.random import Keys
@@ -34,7 +34,7 @@ def linear_factor(model: GaussianOracle, sampler: Restore) -> tuple[float, float
         from genbench.contracts import Posterior
 
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-        found = corruption.reverse(one, Posterior(one), s, t, sampler.rule)
+        found = sampler.rule.law(corruption, one, Posterior(one), s, t)
         gain = corruption.alpha(t) * c2 / (corruption.alpha(t) ** 2 * c2 + corruption.sigma(t) ** 2)
         slope = found.coefficients[0] + found.coefficients[1] * gain
         variance, factor = slope**2 * variance + found.std**2, factor * slope
@@ -87,7 +87,7 @@ def test_ddim_converges_to_the_ode_at_first_order():
         times = _times_of_ratio(corruption, ends, ratio)
         factor = torch.ones(1, 1, 1, 1, dtype=torch.float64)
         for t, s in pairwise(times):
-            factor = corruption.reverse(factor, model.denoise(factor, t), s, t, Eta(0.0)).mean
+            factor = Eta(0.0).law(corruption, factor, model.denoise(factor, t), s, t).mean
         errors.append(abs(float(factor.squeeze() - exact)))
     orders = [torch.log2(torch.tensor(a / b)).item() for a, b in pairwise(errors)]
     assert all(0.85 < order < 1.15 for order in orders), orders

@@ -12,7 +12,7 @@ from torch import Tensor
 from genbench.contracts import Batch, Posterior, UserError
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, Geometric, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Eta, EulerMaruyama, LearnedVariance, ReverseDiffusion, Spread
+from genbench.corruptions.gaussian_rules import Eta, EulerMaruyama, LearnedVariance, ReverseDiffusion, Spread
 from genbench.corruptions.schedules import Cosine, Linear
 from genbench.generators.oracles import DataOracle, GaussianOracle, MixtureOracle
 from genbench.ops.random import Ambient, Keys, Stream
@@ -39,7 +39,7 @@ def variance_of(rule, schedule, times: Tensor, variance: float) -> list[float]:
         alpha, sigma = corruption.alpha(t), corruption.sigma(t)
         power = alpha**2 * C**2 + sigma**2
         posterior = Posterior(one, variance=C**2 * sigma**2 / power)
-        law = corruption.reverse(one, posterior, s, t, rule)
+        law = rule.law(corruption, one, posterior, s, t)
         slope = law.coefficients[0] + law.coefficients[1] * alpha * C**2 / power
         found.append(float(slope**2 * found[-1] + law.std**2))
     return found
@@ -70,7 +70,7 @@ def test_reverse_diffusion_of_a_discrete_schedule_is_songs(schedule):
     corruption = Gaussian(schedule)
     s, t = torch.tensor([0.3, 0.301], dtype=torch.float64)
     x, x0 = torch.full((1, 1, 1, 1), 0.7).double(), torch.full((1, 1, 1, 1), 0.2).double()
-    law = corruption.reverse(x, Posterior(x0), s, t, ReverseDiffusion())
+    law = ReverseDiffusion().law(corruption, x, Posterior(x0), s, t)
     ratio = corruption.alpha(t) / corruption.alpha(s)
     square = corruption.sigma(t) ** 2 - ratio**2 * corruption.sigma(s) ** 2
     score = (corruption.alpha(t) * x0 - x) / corruption.sigma(t) ** 2
@@ -291,12 +291,12 @@ def test_a_learned_share_goes_from_the_posteriors_variance_to_betas():
     large = (1 - (levels[1].alpha / levels[0].alpha) ** 2).sqrt()  # sqrt(beta) at VP
     small = levels[0].sigma * large / levels[1].sigma
     for share, expected in ((0.0, small), (1.0, large), (0.5, (small * large).sqrt())):
-        law = corruption.reverse(x, Posterior(x, share=torch.full_like(x, share)), s, t, LearnedVariance())
+        law = LearnedVariance().law(corruption, x, Posterior(x, share=torch.full_like(x, share)), s, t)
         torch.testing.assert_close(law.std, expected.expand_as(x))
-    eta = corruption.reverse(x, Posterior(x), s, t, Eta(1.0))
+    eta = Eta(1.0).law(corruption, x, Posterior(x), s, t)
     torch.testing.assert_close(torch.stack(list(law.coefficients)), torch.stack(list(eta.coefficients)))
     data, half = torch.zeros((), dtype=torch.float64), Posterior(x, share=torch.full_like(x, 0.5))
-    last = corruption.reverse(x, half, data, t, LearnedVariance())
+    last = LearnedVariance().law(corruption, x, half, data, t)
     assert not last.std.any()
 
 
@@ -305,7 +305,7 @@ def test_repeated_times_change_nothing_under_any_rule():
     t = torch.tensor(0.001, dtype=torch.float64)
     x, x0 = torch.randn(2, 1, 2, 2).double(), Posterior(torch.randn(2, 1, 2, 2).double())
     for rule in (Eta(0.0), Eta(1.0), EulerMaruyama(1.0), ReverseDiffusion()):
-        law = corruption.reverse(x, x0, t, t, rule)
+        law = rule.law(corruption, x, x0, t, t)
         torch.testing.assert_close(law.mean, x)
         assert float(law.std) == 0
     assert Quadratic()(50, corruption)[-3:-1].tolist() == [0.001, 0.001]

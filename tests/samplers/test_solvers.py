@@ -12,7 +12,7 @@ from torch import Tensor
 from genbench.contracts import Posterior, UserError
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.rules import Eta, EulerMaruyama
+from genbench.corruptions.gaussian_rules import Eta, EulerMaruyama
 from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import GaussianOracle, MixtureOracle
 from genbench.ops.random import Keys
