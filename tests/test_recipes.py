@@ -114,7 +114,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "model.augment._target_": "genbench.generators.augmentation.AugmentationPipe",
         "model.augment.p": 0.12,
         "model.label_dropout": 0.0,
-        "model.parameterisation.data_std": 0.5,
+        "model.estimator.parameterisation.data_std": 0.5,
         "model.corruption.schedule.p_mean": -1.2,
         "model.corruption.schedule.p_std": 1.2,
         "dataset.flip": False,
@@ -150,7 +150,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "iddpm": {
         "model.corruption.schedule._target_": "genbench.corruptions.schedules.Cosine",
         "model.corruption.schedule.steps": 4000,
-        "model.bound_weight": 4.0,
+        "model.estimator.bound_weight": 4.0,
         "model.network.out_channels": 6,
         "model.network.blocks": 3,
         "model.network.attention": [16, 8],
@@ -248,7 +248,7 @@ def test_a_learned_variance_doubles_the_channels_of_any_network(compose, network
 def test_the_bound_of_improved_ddpm_is_weighted_by_its_number_of_times(compose):
     for steps in (1000, 4000):
         config = compose("model=iddpm", f"schedule.steps={steps}")
-        assert config["model"]["bound_weight"] == steps / 1000
+        assert config["model"]["estimator"]["bound_weight"] == steps / 1000
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])

@@ -14,6 +14,7 @@ from genbench.corruptions.schedules import Cosine, Linear
 from genbench.generators.denoising import Denoising
 from genbench.generators.denoising_density import DDE
 from genbench.generators.energies import MDSM, LinearLevels
+from genbench.generators.estimators import Regression
 from genbench.generators.oracles import GaussianOracle
 from genbench.generators.parameterisations import X0, Epsilon, Score, V
 from genbench.generators.weightings import Noise
@@ -54,7 +55,7 @@ class Optimal(nn.Module):
 
 def test_an_untrained_network_has_loss_one_per_dimension():
     """Predicting zero noise costs E[eps^2] = 1, within five standard errors."""
-    model = Denoising(Zero(), Gaussian(Linear()), Epsilon(), (1, 4, 4))
+    model = Denoising(Zero(), Gaussian(Linear()), Regression(Epsilon()), (1, 4, 4))
     images = batch(4000)
     loss = float(model.loss(images, Step(0, 1)).total)
     assert abs(loss - 1) < 5 * (2 / images.images.numel()) ** 0.5
@@ -78,7 +79,9 @@ def test_reading_x0_off_the_target_returns_x0(parameterisation, schedule):
 @pytest.mark.parametrize("parameterisation", PARAMETERISATIONS, ids=lambda p: type(p).__name__)
 def test_an_optimal_network_denoises_as_the_oracle_does(parameterisation):
     corruption = Gaussian(Linear())
-    model = Denoising(Optimal(parameterisation, corruption, 0.5), corruption, parameterisation, (1, 4, 4))
+    model = Denoising(
+        Optimal(parameterisation, corruption, 0.5), corruption, Regression(parameterisation), (1, 4, 4)
+    )
     oracle = GaussianOracle(corruption, (1, 4, 4), std=0.5)
     x_t = torch.randn(8, 1, 4, 4, dtype=torch.float64)
     for index in (1, 250, 1000):
@@ -89,7 +92,7 @@ def test_an_optimal_network_denoises_as_the_oracle_does(parameterisation):
 def test_the_optimal_loss_is_the_one_theory_gives():
     """For N(0, c^2) data the noise-prediction loss at t is a^2 c^2 / (a^2 c^2 + s^2), averaged over t."""
     corruption, std = Gaussian(Linear()), 0.5
-    model = Denoising(Optimal(Epsilon(), corruption, std), corruption, Epsilon(), (1, 4, 4))
+    model = Denoising(Optimal(Epsilon(), corruption, std), corruption, Regression(Epsilon()), (1, 4, 4))
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
     signal = corruption.alpha(t) ** 2 * std**2
     each = signal / (signal + corruption.sigma(t) ** 2)
@@ -133,8 +136,8 @@ def test_denoiser_score_and_density_have_one_optimum():
     corruption = Gaussian(Geometric(2, sigma, sigma * (1 + 1e-6)))
     denoiser, score, density, energy = Slope(), Slope(), Quadratic(0.0), Quadratic(0.0)
     losses = {
-        denoiser: Denoising(denoiser, corruption, X0(), shape).loss,
-        score: Denoising(score, corruption, Score(), shape, weighting=Noise()).loss,
+        denoiser: Denoising(denoiser, corruption, Regression(X0()), shape).loss,
+        score: Denoising(score, corruption, Regression(Score(), Noise()), shape).loss,
         density: DDE(density, Quadratic(0.0), Slope(), sigma, shape, 1).real_loss,
         energy: MDSM(energy, LinearLevels(sigma, sigma), sigma, shape).loss,
     }
@@ -152,7 +155,9 @@ class Recording(nn.Module):
 
 def test_labels_are_dropped_at_the_stated_rate():
     network = Recording()
-    model = Denoising(network, Gaussian(Linear()), Epsilon(), (1, 4, 4), classes=10, label_dropout=0.25)
+    model = Denoising(
+        network, Gaussian(Linear()), Regression(Epsilon()), (1, 4, 4), classes=10, label_dropout=0.25
+    )
     model.loss(batch(20_000), Step(0, 1))
     rate = (network.labels == -1).double().mean()
     assert abs(float(rate) - 0.25) < 5 * (0.25 * 0.75 / 20_000) ** 0.5
@@ -161,7 +166,7 @@ def test_labels_are_dropped_at_the_stated_rate():
 
 def test_an_unconditional_model_never_sees_labels():
     network = Recording()
-    model = Denoising(network, Gaussian(Linear()), Epsilon(), (1, 4, 4))
+    model = Denoising(network, Gaussian(Linear()), Regression(Epsilon()), (1, 4, 4))
     model.loss(batch(), Step(0, 1))
     assert network.labels is None
     assert float(network.time.min()) >= 0

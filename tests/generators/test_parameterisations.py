@@ -13,6 +13,7 @@ from genbench.corruptions.continuous import VE, VP, Flow, Geometric, SubVP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.schedules import Linear
 from genbench.generators.denoising import Denoising
+from genbench.generators.estimators import Regression
 from genbench.generators.oracles import GaussianOracle
 from genbench.generators.parameterisations import EDM, X0, Epsilon, Score, V, Velocity
 from genbench.generators.weightings import Flat, Likelihood, Noise
@@ -121,8 +122,8 @@ class AsEDM(torch.nn.Module):
 def test_a_vp_network_of_the_noise_is_an_edm_network_and_back():
     """The same estimate at y = x_t / alpha_t, and the noise read off it is the network's own output."""
     corruption, levels = Gaussian(VP()), Gaussian(EDMLevels())
-    vp = Denoising(Smooth(), corruption, Epsilon(), (1, 4, 4))
-    edm = Denoising(AsEDM(vp), levels, EDM(0.5), (1, 4, 4))
+    vp = Denoising(Smooth(), corruption, Regression(Epsilon()), (1, 4, 4))
+    edm = Denoising(AsEDM(vp), levels, Regression(EDM(0.5)), (1, 4, 4))
     t = torch.linspace(0.01, 0.7, 30, dtype=torch.float64)
     alpha, sigma = (level(t).reshape(-1, 1, 1, 1) for level in (corruption.alpha, corruption.sigma))
     torch.manual_seed(0)
@@ -209,7 +210,7 @@ def test_the_least_score_matching_loss_is_known():
     torch.manual_seed(0)
     c, sigma = 0.7, 0.5
     corruption = Gaussian(Geometric(2, sigma, sigma * 1.0001))
-    model = Denoising(Perfect(c, sigma), corruption, Score(), (1, 8, 8), weighting=Noise())
+    model = Denoising(Perfect(c, sigma), corruption, Regression(Score(), Noise()), (1, 8, 8))
     batch = Batch(c * torch.randn(4000, 1, 8, 8), None, torch.arange(4000))
     expected = c**2 / (c**2 + sigma**2)
     loss = float(model.loss(batch, Step(0, 1)).total)
@@ -229,7 +230,9 @@ def test_dequantised_training_moves_pixels_within_their_levels():
 
     network = Seen()
     network.images = []
-    model = Denoising(network, Gaussian(Geometric(2, 1e-6, 2e-6)), Epsilon(), (1, 8, 8), levels=17)
+    model = Denoising(
+        network, Gaussian(Geometric(2, 1e-6, 2e-6)), Regression(Epsilon()), (1, 8, 8), levels=17
+    )
     levels = torch.randint(0, 17, (500, 1, 8, 8)) / 8 - 1
     model.loss(Batch(levels, None, torch.arange(500)), Step(0, 1))
     moved = (network.images[0] - levels) * 8

@@ -12,6 +12,7 @@ from genbench.corruptions.continuous import VE, VP, Flow, SubVP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.gaussian_rules import squared_diffusion
 from genbench.generators.denoising import Denoising
+from genbench.generators.estimators import Regression
 from genbench.generators.parameterisations import EDM, X0, Epsilon, Score, V, Velocity
 from genbench.generators.weightings import Likelihood, Noise
 
@@ -50,15 +51,14 @@ def test_a_loss_is_the_estimates_own_in_every_parameterisation(schedule, weighti
     torch.manual_seed(0)
     batch = Batch(2 * torch.rand(40, 1, 4, 4, dtype=torch.float64) - 1, None, torch.arange(40))
     for kind in KINDS:
-        model = Denoising(Poor(kind, corruption), corruption, kind, (1, 4, 4), weighting=weighting)
+        model = Denoising(Poor(kind, corruption), corruption, Regression(kind, weighting), (1, 4, 4))
         torch.manual_seed(1)
-        trial = model.corrupted(batch)
+        trial = model.trial(batch)
+        level = corruption.level(trial.t)
         torch.manual_seed(1)
         found = float(model.loss(batch, Step(0, 1)).total)
-        alpha, sigma = column(trial.level.alpha), column(trial.level.sigma)
+        alpha, sigma = column(level.alpha), column(level.sigma)
         x0_hat = torch.tanh(trial.x_t / (alpha + sigma))
         error = (alpha * (trial.x0 - x0_hat) / sigma**2).square().flatten(1).mean(1)
-        weights = (
-            squared_diffusion(trial.level) if isinstance(weighting, Likelihood) else sigma.flatten() ** 2
-        )
+        weights = squared_diffusion(level) if isinstance(weighting, Likelihood) else sigma.flatten() ** 2
         assert found == pytest.approx(float((weights * error).mean()), rel=1e-4), kind

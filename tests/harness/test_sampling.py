@@ -9,6 +9,7 @@ from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.gaussian_rules import Eta, LargeVariance
 from genbench.corruptions.schedules import Linear
 from genbench.generators.denoising import Denoising
+from genbench.generators.estimators import Regression
 from genbench.generators.oracles import GaussianOracle
 from genbench.generators.parameterisations import Epsilon
 from genbench.harness.distributed import Ranks
@@ -27,7 +28,7 @@ def source(batch_size: int, rule=None, ranks: Ranks | None = None, classes: int 
     with torch.no_grad():  # the output layer starts at zero; here the network must matter
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    model = Denoising(network, Gaussian(Linear()), Epsilon(), SHAPE, classes)
+    model = Denoising(network, Gaussian(Linear()), Regression(Epsilon()), SHAPE, classes)
     sampler = Restore(5, Uniform(), rule or LargeVariance())
     return Source(model, sampler, {}, batch_size, CPU, ranks or Ranks())
 

@@ -13,7 +13,8 @@ from genbench.corruptions.continuous import VP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.gaussian_rules import Eta, LargeVariance, LearnedVariance, Spread
 from genbench.corruptions.schedules import Cosine, Linear
-from genbench.generators.improved import Improved
+from genbench.generators.denoising import Denoising
+from genbench.generators.estimators import Hybrid
 from genbench.generators.oracles import DataOracle, GaussianOracle
 from genbench.generators.parameterisations import Epsilon
 from genbench.likelihood.bound import BoundLikelihood, gaussian_kl, level_log_likelihood, step_bits
@@ -94,8 +95,9 @@ class Two(nn.Module):
         return torch.cat([self.mean * x, self.variance * torch.tanh(x)], dim=1)
 
 
-def improved(**kwargs) -> Improved:
-    return Improved(Two(), Gaussian(Cosine(100)), Epsilon(), (1, 4, 4), levels=17, **kwargs)
+def improved(**kwargs) -> Denoising:
+    estimator = Hybrid(Epsilon(), levels=17, **kwargs)
+    return Denoising(Two(), Gaussian(Cosine(100)), estimator, (1, 4, 4))
 
 
 def batch() -> Batch:

@@ -1,0 +1,114 @@
+"""What a network's output says of x0, and how it learns to say it.
+
+An estimator is the part of a denoiser that differs between regression, distributions over grey levels and
+learned variances; what is destroyed, and how, is the corruption's affair.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from genbench.contracts import Losses, Posterior
+from genbench.corruptions.gaussian import Gaussian
+from genbench.corruptions.gaussian_rules import LearnedVariance
+from genbench.generators.parameterisations import Parameterisation
+from genbench.generators.weightings import Flat, Weighting
+from genbench.likelihood.bound import step_bits
+from genbench.ops.combine import combine
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training batch: x_t = F_t(x0, noise) at times t float64 [B], and the network's output, float32."""
+
+    x0: Tensor
+    noise: Any
+    x_t: Tensor
+    t: Tensor
+    output: Tensor
+
+
+class Estimator(ABC):
+    """Between a network and a posterior over x0."""
+
+    def seen(self, x_t: Tensor, t: Tensor, corruption: Any) -> Tensor:
+        """What the network is given for x_t [B, ...] at t [] or [B]."""
+        return x_t
+
+    @abstractmethod
+    def loss(self, trial: Trial, corruption: Any) -> Losses:
+        """What training minimises: the mean over the batch."""
+
+    @abstractmethod
+    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Any) -> Posterior:
+        """What the output means."""
+
+
+class Regression(Estimator):
+    """The mean of x0 under Gaussian corruption, by regression on any of its equivalents.
+
+        L = E_{t, x0, eps} w(t) || target - output ||^2 / D,     x_t = alpha_t x0 + sigma_t eps
+
+    (Ho et al. 2020, eq. 14), with the mean over the D dimensions of an image.
+    parameterisation: what the output stands for; weighting: w, `Flat` unless given.
+    """
+
+    def __init__(self, parameterisation: Parameterisation, weighting: Weighting | None = None) -> None:
+        self.parameterisation = parameterisation
+        self.weighting = weighting or Flat()
+
+    def seen(self, x_t: Tensor, t: Tensor, corruption: Gaussian) -> Tensor:
+        scale = self.parameterisation.scale(corruption.alpha(t), corruption.sigma(t))
+        return x_t if scale is None else combine((scale,), (x_t,))
+
+    def loss(self, trial: Trial, corruption: Gaussian) -> Losses:
+        level = corruption.level(trial.t)
+        target = self.parameterisation.target(trial.x0, trial.noise, level.alpha, level.sigma)
+        errors = (trial.output - target).square().flatten(1).mean(dim=1)
+        weights = self.weighting(level, self.parameterisation)
+        return Losses((weights.to(errors.dtype) * errors).mean())
+
+    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Gaussian) -> Posterior:
+        return Posterior(self.parameterisation.x0(output, x_t, corruption.alpha(t), corruption.sigma(t)))
+
+
+class Hybrid(Regression):
+    """Improved DDPM (Nichol & Dhariwal 2021): the variance of the reverse step is learned beside its mean.
+
+        L_hybrid = L_simple + w T L_t,    L_t = the variational bound's term at t, in bits per dimension
+
+    The second half of the output's channels, o, says v = (o + 1) / 2: where between beta~ and beta the
+    step's log-variance lies (eq. 15). In L_t the mean is held still (stop-gradient): only the variance learns
+    from it. levels: grey levels of the data, for the first term; bound_weight: w T above, 1 for T = 1000, as
+    their code has it; simple: whether L_simple is part of the loss.
+    """
+
+    def __init__(
+        self, parameterisation: Parameterisation, levels: int, bound_weight: float = 1.0, simple: bool = True
+    ) -> None:
+        super().__init__(parameterisation)
+        self.levels = levels
+        self.bound_weight = bound_weight
+        self.simple = simple
+
+    def loss(self, trial: Trial, corruption: Gaussian) -> Losses:
+        """L_hybrid; logs both parts."""
+        mean, share = trial.output.chunk(2, dim=1)
+        level = corruption.level(trial.t)
+        target = self.parameterisation.target(trial.x0, trial.noise, level.alpha, level.sigma)
+        simple = (mean - target).square().mean()
+        still = self.parameterisation.x0(mean.detach(), trial.x_t, level.alpha, level.sigma)
+        posterior = Posterior(still, share=(share + 1) / 2)
+        bits = step_bits(corruption, trial.x0, trial.x_t, trial.t, posterior, LearnedVariance(), self.levels)
+        bound = bits.mean().float()
+        total = self.bound_weight * bound + (simple if self.simple else 0.0)
+        return Losses(total, {"simple": simple, "bound": bound})
+
+    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Gaussian) -> Posterior:
+        mean, share = output.chunk(2, dim=1)
+        estimate = self.parameterisation.x0(mean, x_t, corruption.alpha(t), corruption.sigma(t))
+        return Posterior(estimate, share=(share + 1) / 2)
