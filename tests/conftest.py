@@ -13,9 +13,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 from hydra import initialize_config_dir
+from hypothesis import settings
 
 from genbench import cli
 from genbench.configuration import conf_dir
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
