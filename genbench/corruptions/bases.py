@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -80,14 +81,14 @@ class BlockMeans(Basis):
     def levels(self, side: int) -> Tensor:
         """The level of each row, int64 [side]."""
         sizes = self.blocks(side)
-        counts = [side // fine - side // coarse for fine, coarse in zip(sizes, sizes[1:], strict=False)]
+        counts = [side // fine - side // coarse for fine, coarse in pairwise(sizes)]
         parts = [torch.full((count,), level) for level, count in enumerate([*counts, 1])]
         return torch.cat(parts[::-1])
 
     def matrix(self, side: int) -> Tensor:
         rows = []
         sizes = self.blocks(side)
-        for fine, coarse in zip(sizes, sizes[1:], strict=False):
+        for fine, coarse in pairwise(sizes):
             # Within a coarse block, the vectors on its fine blocks that are orthogonal to their mean.
             parts = coarse // fine
             contrasts = Cosines().matrix(parts)[1:]

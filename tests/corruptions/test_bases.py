@@ -27,7 +27,7 @@ def test_bases_are_orthonormal_for_any_sides(basis, height, width):
 
 def test_a_wave_has_one_coefficient():
     """cos(pi n (i + 1/2) / H) is the n-th row of the basis, up to its norm."""
-    wave = torch.cos(math.pi * 3 * (torch.arange(8) + 0.5) / 8).double()[:, None].expand(8, 5)
+    wave = torch.cos(math.pi * 3 * (torch.arange(8, dtype=torch.float64) + 0.5) / 8)[:, None].expand(8, 5)
     coefficients = Cosines().forward(wave[None, None])[0, 0]
     assert coefficients[3, 0].item() == pytest.approx((8 / 2 * 5) ** 0.5)
     coefficients[3, 0] = 0
