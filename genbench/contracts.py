@@ -282,6 +282,14 @@ class Corruption(ABC):
     def conditioning(self, t: Tensor) -> Tensor:
         """What networks are told of time t, float32, of t's shape."""
 
+    def state(self, images: Tensor) -> Tensor:
+        """`images` in the form in which a sampler steps: as they are, unless another basis is simpler."""
+        return images
+
+    def image(self, state: Tensor) -> Tensor:
+        """The inverse of `state`."""
+        return state
+
     def fit(self, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         """What the law at t = 1 must learn of the training data; nothing by default."""
         return {}

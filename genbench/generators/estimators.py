@@ -67,13 +67,16 @@ class Regression(Estimator):
 
     def loss(self, trial: Trial, corruption: Gaussian) -> Losses:
         level = corruption.level(trial.t)
-        target = self.parameterisation.target(trial.x0, trial.noise, level.alpha, level.sigma)
+        x0, noise = corruption.state(trial.x0), corruption.state(trial.noise)
+        target = corruption.image(self.parameterisation.target(x0, noise, level.alpha, level.sigma))
         errors = (trial.output - target).square().flatten(1).mean(dim=1)
         weights = self.weighting(level, self.parameterisation)
         return Losses((weights.to(errors.dtype) * errors).mean())
 
     def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Gaussian) -> Posterior:
-        return Posterior(self.parameterisation.x0(output, x_t, corruption.alpha(t), corruption.sigma(t)))
+        out, x = corruption.state(output), corruption.state(x_t)
+        x0 = self.parameterisation.x0(out, x, corruption.alpha(t), corruption.sigma(t))
+        return Posterior(corruption.image(x0))
 
 
 class Hybrid(Regression):

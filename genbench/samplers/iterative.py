@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -29,12 +29,15 @@ class Path:
 
     def estimate(self, x: Tensor, t: Tensor) -> Posterior:
         """The posterior over x0 at x [B, ...] and t [] or [B]; the one way a sampler evaluates its model."""
-        return self.take(self.model, x, t, self.labels)
+        return self._take(x, t, self.labels, None)
 
     def estimate_rows(self, x: Tensor, t: Tensor, rows: Tensor) -> Posterior:
         """The same for those images of the batch that `rows`, bool [B], names; x and t hold just these."""
-        labels = None if self.labels is None else self.labels[rows]
-        return self.take(self.model, x, t, labels, rows)
+        return self._take(x, t, None if self.labels is None else self.labels[rows], rows)
+
+    def _take(self, x: Tensor, t: Tensor, labels: Tensor | None, rows: Tensor | None) -> Posterior:
+        posterior = self.take(self.model, self.corruption.image(x), t, labels, rows)
+        return replace(posterior, mean=self.corruption.state(posterior.mean))
 
 
 class Backwards(Sampler):
@@ -76,7 +79,8 @@ class Backwards(Sampler):
         corruption = model.corruption
         path = Path(counted, corruption, self.take, randomness, labels, fitted or {})
         x = corruption.terminal((randomness.batch, *model.image_shape), randomness, path.fitted)
-        return Samples(self.walk(x, self.times(corruption), path), counted.nfe)
+        x = self.walk(corruption.state(x), self.times(corruption), path)
+        return Samples(corruption.image(x), counted.nfe)
 
 
 class Iterative(Backwards):
