@@ -191,13 +191,15 @@ class Posterior:
 
     mean: [B, C, H, W] in [-1, 1]; logits: [B, C, H, W, V] where pixels are categorical; variance: of x0 given
     x_t per pixel, broadcastable to the mean, where it is known; share: in [0, 1], what Improved DDPM learns
-    of the reverse step's variance, which is no variance of x0.
+    of the reverse step's variance, which is no variance of x0; earlier: what inverse heat dissipation knows
+    instead of x0, the mean of the image degraded one step less (its `mean` is the same, for want of better).
     """
 
     mean: Tensor
     logits: Tensor | None = None
     variance: Tensor | None = None
     share: Tensor | None = None
+    earlier: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -270,9 +272,23 @@ class Corruption(ABC):
         between the two the noise must be Gaussian (kexue.fm 9262, 9271: rules 1, 2 and 3).
         """
 
+    def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+        """The law of x_s given x_t and x0 on one trajectory: F_s(x0, n), n drawn from p(n | x_t, x0).
+
+        Where the posterior has logits, this is averaged over x0. Of noise that x_t and x0 tell it is
+        `renoised` with nothing fresh; others say how they do it, or refuse by UserError.
+        """
+        if self.invertible_in_noise:
+            return self.renoised(x_t, x0, s, t, 0.0)
+        raise UserError(f"{type(self).__name__} knows no bridge. Type sampler.rule.sigma_tilde=1.")
+
     @abstractmethod
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         """x at t = 1, where sampling starts."""
+
+    def known(self, x_t: Tensor) -> Tensor | None:
+        """Where x_t is x0 itself for certain, bool of x_t's shape; None where that is never so."""
+        return None
 
     @abstractmethod
     def draw_times(self, count: int, device: torch.device) -> Tensor:
@@ -282,16 +298,12 @@ class Corruption(ABC):
     def conditioning(self, t: Tensor) -> Tensor:
         """What networks are told of time t, float32, of t's shape."""
 
-    def state(self, images: Tensor) -> Tensor:
-        """`images` in the form in which a sampler steps: as they are, unless another basis is simpler."""
-        return images
-
-    def image(self, state: Tensor) -> Tensor:
-        """The inverse of `state`."""
-        return state
-
     def fit(self, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         """What the law at t = 1 must learn of the training data; nothing by default."""
+        return {}
+
+    def placeholder(self, shape: Sequence[int]) -> Fitted:
+        """Tensors such as `fit` returns for images of `shape` [C, H, W], made without data."""
         return {}
 
 

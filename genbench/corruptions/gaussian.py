@@ -6,13 +6,14 @@ everything between them differ in the rule that gives the coefficients, and in n
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genbench.contracts import Corruption, Fitted, Level, Noise, Posterior
+from genbench.contracts import Corruption, Fitted, Law, Level, Noise, Posterior
 from genbench.corruptions.schedules import Schedule
 from genbench.ops.combine import combine
 from genbench.ops.random import Randomness, Stream
@@ -37,10 +38,49 @@ class GaussianLaw:
         return combine(self.coefficients, self.tensors, self.std, randomness, step, Stream.STEP)
 
 
-class Gaussian(Corruption):
-    """Scaling and Gaussian noise, by a schedule."""
+class Linear(Corruption):
+    """x_t = alpha_t x_0 + sigma_t eps in coordinates that may be another orthonormal basis than pixels.
+
+    Levels are numbers (shape [] or [B]), or one for each coordinate ([1 or B, 1, H, W]).
+    """
 
     invertible_in_noise = True
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal level, float64."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level, float64."""
+
+    @abstractmethod
+    def level(self, t: Tensor) -> Level:
+        """Everything a rule needs to know of time t."""
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] in the basis in which levels hold."""
+        return x
+
+    def image(self, coordinates: Tensor) -> Tensor:
+        """The inverse of `coordinates`."""
+        return coordinates
+
+    def step(self, coefficients: Sequence[Tensor], tensors: Sequence[Tensor], std: Tensor) -> Law:
+        """The law of sum coefficient_i tensor_i + std z, coefficients and std being levels, z ~ N(0, I)."""
+        return GaussianLaw(coefficients, tensors, std)
+
+    def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
+        return randomness.normal(shape[1:], stream=Stream.NOISE)
+
+    def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> Law:
+        added = fresh * self.sigma(s)
+        kept = (self.sigma(s) ** 2 - added**2).clamp(min=0).sqrt() / self.sigma(t)
+        return self.step((kept, self.alpha(s) - kept * self.alpha(t)), (x_t, x0.mean), added)
+
+
+class Gaussian(Linear):
+    """Scaling and Gaussian noise of pixels, by a schedule."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -57,21 +97,12 @@ class Gaussian(Corruption):
         """Noise level, float64 of t's shape."""
         return self.schedule.sigma(t)
 
-    def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
-        return randomness.normal(shape[1:], stream=Stream.NOISE)
-
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
         return combine((self.alpha(t), self.sigma(t)), (x0, noise))
 
     def level(self, t: Tensor) -> Level:
-        """Everything a rule needs to know of time t."""
         schedule = self.schedule
         return Level(t, self.alpha(t), self.sigma(t), schedule.alpha_rate(t), schedule.sigma_rate(t))
-
-    def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> GaussianLaw:
-        added = fresh * self.sigma(s)
-        kept = (self.sigma(s) ** 2 - added**2).clamp(min=0).sqrt() / self.sigma(t)
-        return GaussianLaw((kept, self.alpha(s) - kept * self.alpha(t)), (x_t, x0.mean), added)
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         noise = randomness.normal(shape[1:], stream=Stream.TERMINAL)

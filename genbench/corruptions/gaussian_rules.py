@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.contracts import Level, Posterior, Rule, UserError
-from genbench.corruptions.gaussian import Gaussian, GaussianLaw
+from genbench.contracts import Law, Level, Posterior, Rule, UserError
+from genbench.corruptions.gaussian import Linear
 from genbench.ops.combine import expand
 
 Coefficients = tuple[Tensor, Tensor, Tensor]
@@ -36,7 +36,7 @@ class GaussianRule(Rule):
     """A rule that is linear in x_t, the estimate and fresh noise."""
 
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
-        if not isinstance(corruption, Gaussian):
+        if not isinstance(corruption, Linear):
             raise UserError(
                 f"The rule {self} is a step of Gaussian corruption, and this model's is "
                 f"{type(corruption).__name__}. Type rule=fresh, or another that this corruption has."
@@ -54,9 +54,9 @@ class GaussianRule(Rule):
     def coefficients(self, s: Level, t: Level, x0: Posterior) -> Coefficients:
         """(k, c, std) of x_s = k x_t + c x0_hat + std z, z ~ N(0, I), for s < t."""
 
-    def law(self, corruption: Gaussian, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> GaussianLaw:
+    def law(self, corruption: Linear, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         kept, estimate, std = self.coefficients(corruption.level(s), corruption.level(t), x0)
-        return GaussianLaw((kept, estimate), (x_t, x0.mean), std)
+        return corruption.step((kept, estimate), (x_t, x0.mean), std)
 
 
 class Splitting(GaussianRule, ABC):

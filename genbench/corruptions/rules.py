@@ -3,6 +3,7 @@
     (1) fresh           x_s = F_s(x0_hat, z)                                     always valid
     (2) deterministic   x_s = F_s(x0_hat, n_hat)                                 n_hat: the noise in x_t
     (3) mixed           x_s = F_s(x0_hat, sqrt(1 - v^2) n_hat + v z)             Gaussian noise, v in [0, 1]
+        bridge          x_s ~ p(x_s | x_t, x0_hat)                               noise that x_t tells in part
 
 (kexue.fm 9262 and 9271.) All keep the marginal law of x_s where x0_hat is a draw from p(x0 | x_t). Steps that
 belong to Gaussian corruption alone are in `gaussian_rules`.
@@ -13,9 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genbench.contracts import Law, Posterior, Rule, UserError
+from genbench.corruptions.gaussian import GaussianLaw
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,53 @@ class Mixed(Rule):
         if self.sigma_tilde < 1 and not corruption.invertible_in_noise:
             raise UserError(
                 f"The rule {self} keeps the noise in x_t, which the corruption "
-                f"{type(corruption).__name__} cannot recover. Choose the fresh rule."
+                f"{type(corruption).__name__} cannot recover. Type rule=fresh or rule=bridge."
             )
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         return corruption.renoised(x_t, x0, s, t, self.sigma_tilde)
+
+
+@dataclass(frozen=True)
+class Bridge(Rule):
+    """The corruption's own law of x_s between x_t and the estimate; see `Corruption.bridge`."""
+
+    def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+        return corruption.bridge(x_t, x0, s, t)
+
+
+@dataclass(frozen=True)
+class Joint(Rule):
+    """D3PM's step as published: x0 weighted by its joint law with x_t (Austin et al. 2021, eq. 4)."""
+
+    def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
+        if not hasattr(corruption, "joint"):
+            raise UserError(
+                f"rule=joint is a step of chains of grey levels, and this corruption is "
+                f"{type(corruption).__name__}. Type rule=bridge."
+            )
+
+    def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+        return corruption.joint(x_t, x0, s, t)
+
+
+@dataclass(frozen=True)
+class LessDegraded(Rule):
+    """Inverse heat dissipation (Rissanen et al. 2023, algorithm 2): to the model's own less blurred mean.
+
+    noise: standard deviation of what is added at every step but the last, delta in the paper.
+    """
+
+    noise: float
+
+    def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
+        if corruption.steps is None or abs(float(t - s) * corruption.steps - 1) > 1e-6:
+            raise UserError(
+                "The rule LessDegraded takes one of the corruption's own steps at a time. "
+                f"Type sampler.steps={corruption.steps} and grid=uniform."
+            )
+
+    def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+        if x0.earlier is None:
+            raise UserError("The rule LessDegraded needs a model of inverse heat. Type model=ihdm.")
+        return GaussianLaw((torch.ones_like(s),), (x0.earlier,), self.noise * (s > 0).double())

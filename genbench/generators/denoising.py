@@ -39,6 +39,7 @@ class Denoising(Generator):
         levels: int | None = None,
     ) -> None:
         super().__init__()
+        estimator.check(corruption)
         self.network = network
         self.corruption = corruption
         self.estimator = estimator

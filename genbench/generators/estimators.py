@@ -10,15 +10,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from genbench.contracts import Losses, Posterior
-from genbench.corruptions.gaussian import Gaussian
+from genbench.contracts import Corruption, Losses, Posterior, UserError
+from genbench.corruptions.additive import Additive
+from genbench.corruptions.gaussian import Gaussian, Linear
 from genbench.corruptions.gaussian_rules import LearnedVariance
 from genbench.generators.parameterisations import Parameterisation
 from genbench.generators.weightings import Flat, Weighting
 from genbench.likelihood.bound import step_bits
-from genbench.ops.combine import combine
+from genbench.ops.combine import combine, expand
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Estimator(ABC):
     def seen(self, x_t: Tensor, t: Tensor, corruption: Any) -> Tensor:
         """What the network is given for x_t [B, ...] at t [] or [B]."""
         return x_t
+
+    def check(self, corruption: Corruption) -> None:
+        """Raises UserError where this cannot be learnt under `corruption`. Called before training."""
+        return None
 
     @abstractmethod
     def loss(self, trial: Trial, corruption: Any) -> Losses:
@@ -61,22 +67,79 @@ class Regression(Estimator):
         self.parameterisation = parameterisation
         self.weighting = weighting or Flat()
 
-    def seen(self, x_t: Tensor, t: Tensor, corruption: Gaussian) -> Tensor:
+    def check(self, corruption: Corruption) -> None:
+        if not isinstance(corruption, Linear):
+            raise UserError(
+                f"estimator=regression reads noise and signal off x_t, and {type(corruption).__name__} has "
+                "none of these. Type estimator=restoration."
+            )
+
+    def seen(self, x_t: Tensor, t: Tensor, corruption: Linear) -> Tensor:
         scale = self.parameterisation.scale(corruption.alpha(t), corruption.sigma(t))
-        return x_t if scale is None else combine((scale,), (x_t,))
+        return x_t if scale is None else corruption.image(combine((scale,), (corruption.coordinates(x_t),)))
 
-    def loss(self, trial: Trial, corruption: Gaussian) -> Losses:
+    def loss(self, trial: Trial, corruption: Linear) -> Losses:
         level = corruption.level(trial.t)
-        x0, noise = corruption.state(trial.x0), corruption.state(trial.noise)
-        target = corruption.image(self.parameterisation.target(x0, noise, level.alpha, level.sigma))
-        errors = (trial.output - target).square().flatten(1).mean(dim=1)
-        weights = self.weighting(level, self.parameterisation)
-        return Losses((weights.to(errors.dtype) * errors).mean())
+        x0, noise, output = map(corruption.coordinates, (trial.x0, trial.noise, trial.output))
+        target = self.parameterisation.target(x0, noise, level.alpha, level.sigma)
+        errors = (output - target).square()
+        weights = expand(self.weighting(level, self.parameterisation), errors)
+        return Losses((weights * errors).flatten(1).mean(dim=1).mean())
 
-    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Gaussian) -> Posterior:
-        out, x = corruption.state(output), corruption.state(x_t)
+    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Linear) -> Posterior:
+        out, x = corruption.coordinates(output), corruption.coordinates(x_t)
         x0 = self.parameterisation.x0(out, x, corruption.alpha(t), corruption.sigma(t))
         return Posterior(corruption.image(x0))
+
+
+class Restoration(Estimator):
+    """x0 itself under any corruption: the unified diffusion model's Gaussian or Laplace head (kexue.fm 9262).
+
+        L = E |x0 - x0_hat|^power / D
+
+    power: 2 for the mean of x0, 1 for its median, as in cold diffusion (Bansal et al. 2022, eq. 2); residual:
+    whether the network's output is added to x_t. Where x_t is certain, it is kept and not learnt.
+    """
+
+    def __init__(self, power: int = 2, residual: bool = False) -> None:
+        if power not in (1, 2):
+            raise UserError(f"estimator.power={power}: type 2 (squared error) or 1 (absolute).")
+        self.power, self.residual = power, residual
+
+    def loss(self, trial: Trial, corruption: Corruption) -> Losses:
+        errors = self._read(trial.output, trial.x_t, corruption) - trial.x0
+        return Losses((errors.square() if self.power == 2 else errors.abs()).mean())
+
+    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Corruption) -> Posterior:
+        return Posterior(self._read(output, x_t, corruption))
+
+    def _read(self, output: Tensor, x_t: Tensor, corruption: Corruption) -> Tensor:
+        x0 = x_t + output if self.residual else output
+        known = corruption.known(x_t)
+        return x0 if known is None else torch.where(known, x_t, x0)
+
+
+class Dissipation(Estimator):
+    """Inverse heat dissipation (Rissanen et al. 2023, eq. 8): the image one step less degraded, noise-free.
+
+    L = E || F_s(x0) - (x_t + output) ||^2 / D,      s = t - 1/T
+    """
+
+    def check(self, corruption: Corruption) -> None:
+        if not isinstance(corruption, Additive) or corruption.steps is None:
+            raise UserError(
+                "estimator=dissipation predicts one step less of a degradation in discrete steps, such as "
+                f"corruption=blur corruption.steps=100; found {type(corruption).__name__}."
+            )
+
+    def loss(self, trial: Trial, corruption: Additive) -> Losses:
+        assert corruption.steps is not None
+        target = corruption.degrade(trial.x0, trial.t - 1 / corruption.steps)
+        return Losses((trial.x_t + trial.output - target).square().mean())
+
+    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Additive) -> Posterior:
+        earlier = x_t + output
+        return Posterior(earlier, earlier=earlier)
 
 
 class Hybrid(Regression):
@@ -98,7 +161,14 @@ class Hybrid(Regression):
         self.bound_weight = bound_weight
         self.simple = simple
 
-    def loss(self, trial: Trial, corruption: Gaussian) -> Losses:
+    def check(self, corruption: Corruption) -> None:
+        if not isinstance(corruption, Gaussian) or corruption.steps is None:
+            raise UserError(
+                "estimator=hybrid needs the variational bound of Gaussian corruption in discrete times, "
+                f"such as corruption=vp schedule=cosine; found {type(corruption).__name__}."
+            )
+
+    def loss(self, trial: Trial, corruption: Any) -> Losses:
         """L_hybrid; logs both parts."""
         mean, share = trial.output.chunk(2, dim=1)
         level = corruption.level(trial.t)
@@ -111,7 +181,7 @@ class Hybrid(Regression):
         total = self.bound_weight * bound + (simple if self.simple else 0.0)
         return Losses(total, {"simple": simple, "bound": bound})
 
-    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Gaussian) -> Posterior:
+    def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Linear) -> Posterior:
         mean, share = output.chunk(2, dim=1)
         estimate = self.parameterisation.x0(mean, x_t, corruption.alpha(t), corruption.sigma(t))
         return Posterior(estimate, share=(share + 1) / 2)

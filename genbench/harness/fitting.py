@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 
-from genbench.contracts import Fitted, Generator, Sampler
+from genbench.contracts import Batch, Fitted, Generator, Sampler
 from genbench.data.batches import Batches
 from genbench.harness.assembly import Assembly
 from genbench.harness.seeding import seed_torch
@@ -19,16 +20,15 @@ def fit(sampler: Sampler, model: Generator, assembly: Assembly) -> Fitted:
     Batches come in a fixed order, unflipped, for as long as the sampler asks. Its randomness is a function
     of the seed, the same on every device.
     """
-    if type(sampler).fit is Sampler.fit:
-        return {}
-    images = assembly.images("train")
-    size = min(FIT_BATCH, len(images))
-    batches = Batches(images, size, assembly.config["seed"], flip=False)
-    seed_torch(assembly.config["seed"], "fit")
+    seed = assembly.config["seed"]
+    seed_torch(seed, "fit")
     model.eval()
-    fitted = sampler.fit(
-        model, map(batches, count()), Successive(size, assembly.config["seed"], assembly.device)
-    )
+    fitted = sampler.fit(model, _batches(assembly), Successive(FIT_BATCH, seed, assembly.device))
     fitted = {name: fitted[name].to(assembly.device).contiguous() for name in sorted(fitted)}
     assembly.ranks.broadcast(list(fitted.values()))
     return fitted
+
+
+def _batches(assembly: Assembly) -> Iterator[Batch]:
+    """Endless; the data are read when the first is asked for. Few images repeat within a batch."""
+    yield from map(Batches(assembly.images("train"), FIT_BATCH, assembly.config["seed"], flip=False), count())

@@ -65,10 +65,15 @@ def step_bits(
     noisy_s, noisy_t = (
         torch.where(first, torch.full_like(t, k / corruption.steps), v) for k, v in ((1, s), (2, t))
     )
-    true = Eta(1.0).law(corruption, x_t, Posterior(x0), s, t)
-    made = rule.law(corruption, x_t, posterior, s, t)
-    mean, std = _moments(true, Eta(1.0).law(corruption, x_t, Posterior(x0), noisy_s, noisy_t).std)
-    spare = rule.law(corruption, x_t, posterior, noisy_s, noisy_t).std
+
+    def step(rule: GaussianRule, x0_hat: Posterior, s: Tensor, t: Tensor) -> GaussianLaw:
+        law = rule.law(corruption, x_t, x0_hat, s, t)
+        assert isinstance(law, GaussianLaw)
+        return law
+
+    true, made = step(Eta(1.0), Posterior(x0), s, t), step(rule, posterior, s, t)
+    mean, std = _moments(true, step(Eta(1.0), Posterior(x0), noisy_s, noisy_t).std)
+    spare = step(rule, posterior, noisy_s, noisy_t).std
     made_mean, made_std = _moments(made, torch.where(made.std > 0, made.std, spare))
     kl = gaussian_kl(mean, std, made_mean, made_std)
     decoder = -level_log_likelihood(x0.double(), made_mean, made_std, levels)

@@ -161,6 +161,32 @@ class Successive:
 
 
 @dataclass(frozen=True)
+class Within:
+    """The draws of one sampling step under one stream, for what is written for a trajectory of its own.
+
+    Its own steps, below 2^12, come above the sampler's, below 2^20; streams are not kept apart.
+    """
+
+    randomness: Randomness
+    step: int
+    stream: Stream
+
+    @property
+    def batch(self) -> int:
+        return self.randomness.batch
+
+    @property
+    def device(self) -> torch.device:
+        return self.randomness.device
+
+    def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
+        return self.randomness.normal(shape, self.step + (step << 20), self.stream)
+
+    def uniform(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
+        return self.randomness.uniform(shape, self.step + (step << 20), self.stream)
+
+
+@dataclass(frozen=True)
 class Ambient:
     """Randomness from torch's global generators, for training: the harness seeds them before each phase.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from genbench.contracts import Denoises, Fitted, Posterior, Sampler, Samples, UserError
+from genbench.contracts import Batch, Denoises, Fitted, Posterior, Sampler, Samples, UserError
 from genbench.corruptions.gaussian import Gaussian
 from genbench.ops.random import Randomness
 from genbench.samplers.counting import Counted
@@ -29,15 +30,12 @@ class Path:
 
     def estimate(self, x: Tensor, t: Tensor) -> Posterior:
         """The posterior over x0 at x [B, ...] and t [] or [B]; the one way a sampler evaluates its model."""
-        return self._take(x, t, self.labels, None)
+        return self.take(self.model, x, t, self.labels)
 
     def estimate_rows(self, x: Tensor, t: Tensor, rows: Tensor) -> Posterior:
         """The same for those images of the batch that `rows`, bool [B], names; x and t hold just these."""
-        return self._take(x, t, None if self.labels is None else self.labels[rows], rows)
-
-    def _take(self, x: Tensor, t: Tensor, labels: Tensor | None, rows: Tensor | None) -> Posterior:
-        posterior = self.take(self.model, self.corruption.image(x), t, labels, rows)
-        return replace(posterior, mean=self.corruption.state(posterior.mean))
+        labels = None if self.labels is None else self.labels[rows]
+        return self.take(self.model, x, t, labels, rows)
 
 
 class Backwards(Sampler):
@@ -64,6 +62,13 @@ class Backwards(Sampler):
         estimates = self.estimates()
         return None if estimates is None else estimates * (2 if self.take.guidance else 1)
 
+    def fit(self, model: Any, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
+        """What the corruption's law at t = 1 has to learn."""
+        return model.corruption.fit(batches, randomness)
+
+    def placeholder(self, model: Any) -> Fitted:
+        return model.corruption.placeholder(model.image_shape)
+
     @abstractmethod
     def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
         """From x at times[0] to x at times[-1]."""
@@ -79,8 +84,7 @@ class Backwards(Sampler):
         corruption = model.corruption
         path = Path(counted, corruption, self.take, randomness, labels, fitted or {})
         x = corruption.terminal((randomness.batch, *model.image_shape), randomness, path.fitted)
-        x = self.walk(corruption.state(x), self.times(corruption), path)
-        return Samples(corruption.image(x), counted.nfe)
+        return Samples(self.walk(x, self.times(corruption), path), counted.nfe)
 
 
 class Iterative(Backwards):

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from genbench.contracts import Posterior, Rule
+from genbench.corruptions.tokens import drawn
 from genbench.samplers.correctors import Langevin
 from genbench.samplers.grids import Grid
 from genbench.samplers.iterative import Iterative, Path, require_gaussian
@@ -24,7 +25,9 @@ from genbench.samplers.iterative import Iterative, Path, require_gaussian
 class Restore(Iterative):
     """Ancestral, DDIM, the reverse SDE and their relatives, one estimate a step and one a correction.
 
-    corrector: Langevin steps taken at every time but the last before the rule moves on, or None.
+    corrector: Langevin steps taken at every time but the last before the rule moves on, or None; draw:
+    whether the rule is given a draw of x0 from its posterior, by which any number of steps is exact, rather
+    than its mean.
     """
 
     def __init__(
@@ -35,10 +38,12 @@ class Restore(Iterative):
         clip: bool = True,
         guidance: float = 0.0,
         corrector: Langevin | None = None,
+        draw: bool = False,
     ) -> None:
         super().__init__(steps, grid, clip, guidance)
         self.rule = rule
         self.corrector = corrector
+        self.draw = draw
 
     def check(self, model: Any) -> None:
         super().check(model)
@@ -59,5 +64,7 @@ class Restore(Iterative):
             if self.corrector is not None:
                 x = self.corrector(x, t, s, step, path)
             x0 = self.posterior(x, t, step, path)
+            if self.draw:
+                x0 = drawn(x0, path.randomness, step)
             x = self.rule.law(path.corruption, x, x0, s, t).sample(path.randomness, step)
         return x
