@@ -62,11 +62,13 @@ def test_digits_are_sampled_by_ddim_in_fifty_steps_unless_told_otherwise(compose
 
 
 @pytest.mark.parametrize(
-    "group", ["schedule", "parameterisation", "weighting", "corruption", "variance", "ema", "logger"]
+    ("model", "group"),
+    [("ddpm", group) for group in ("schedule", "parameterisation", "weighting", "variance", "ema", "logger")]
+    + [("udm", "corruption")],
 )
-def test_every_choice_composes_and_builds(compose, group):
+def test_every_choice_composes_and_builds(compose, model, group):
     for name in choices(conf_dir())[group]:
-        config = compose(f"{group}={name}")
+        config = compose(f"model={model}", f"{group}={name}")
         built = assembly(config)
         built.sampler()
         built.average(built.generator())
@@ -148,7 +150,7 @@ def test_every_sampler_says_whether_it_drives_a_ddpm(compose, name):
     generator, sampler = built.generator(), built.sampler()
     others = {"decode", "fitted_prior", "energy_langevin"}
     assert isinstance(generator, sampler.needs) is (name not in others)
-    if name not in others | {"iddpm"}:
+    if name not in others | {"iddpm", "ihdm"}:
         sampler.check(generator)
 
 
