@@ -57,7 +57,7 @@ CARRIED_OUT = frozenset(
 )
 """Dotted keys (each with everything beneath it) that say where and how a run is carried out."""
 
-SAMPLER_PARTS = ("grid", "variance", "prior")
+SAMPLER_PARTS = ("grid", "variance", "rule", "draw", "prior")
 """Groups that belong to a sampler and go when another one is chosen."""
 
 METRICS_PARTS = ("divergence", "likelihood")

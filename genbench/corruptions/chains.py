@@ -56,12 +56,15 @@ class Chain(Discrete):
 
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> CategoricalLaw:
         """sum_x0 q(x_s | x_t, x0) p(x0 | x_t), the exact step where the posterior is."""
-        at_t = tokens(x_t, self.levels)
-        zero = torch.zeros_like(t)
-        reach = self.column(at_t, zero, t)
-        # An x0 from which x_t cannot be reached has no posterior probability either.
-        weights = torch.where(reach > 0, probabilities(x0, self.levels) / reach.clamp(min=1e-30), 0.0)
-        return CategoricalLaw(self.forward(weights, s) * self.column(at_t, s, t))
+        at_t, given = tokens(x_t, self.levels), probabilities(x0, self.levels)
+        reach = self.column(at_t, torch.zeros_like(t), t)
+        # An x0 from which x_t cannot be reached has no posterior probability either. Below 1e-37, 1 / reach
+        # may be infinite.
+        weights = torch.where(reach > 0, given / reach.clamp(min=1e-37), 0.0)
+        # Where no x0 is left, as after an unlikely draw, x_t is not asked: a law of zeros has no meaning.
+        none = weights.sum(dim=-1, keepdim=True) == 0
+        onward = torch.where(none, 1.0, self.column(at_t, s, t))
+        return CategoricalLaw(self.forward(torch.where(none, given, weights), s) * onward)
 
     def joint(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> CategoricalLaw:
         """sum_x0 q(x_s, x_t | x0) p(x0 | x_t), as published (eq. 4); no law of x_s given x_t in general."""
@@ -173,6 +176,10 @@ class Absorbing(Resampled):
 
     def stationary(self) -> Tensor:
         return one_hot(torch.tensor(self.levels // 2), self.levels)
+
+    def known(self, x_t: Tensor) -> Tensor:
+        # What was drawn from a model's estimate of these would be of another image.
+        return tokens(x_t, self.levels) != self.levels // 2
 
 
 class DiscretisedGaussian(Chain):

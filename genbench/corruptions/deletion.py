@@ -98,10 +98,9 @@ class Regrown:
         x0, left = units.split(self.x0), units.split(self.x_t)
         length = x0.shape[1]
         kept = length - _count(self.t, length)
-        uniform = randomness.uniform((length,), step, Stream.ESTIMATE)
+        uniform, keys = randomness.uniform((2, length), step, Stream.STEP).unbind(dim=1)
         x0, placed = self._placed(x0, left[:, :kept], uniform)
-        keys = randomness.uniform((length,), step, Stream.STEP).masked_fill(placed, 2.0)
-        thresholds = Counted().thresholds(keys)  # what x_t shows goes last
+        thresholds = Counted().thresholds(keys.masked_fill(placed, 2.0))  # what x_t shows goes last
         return units.join(_packed(x0, reached(thresholds, self.s)), shape)
 
     def _placed(self, x0: Tensor, left: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

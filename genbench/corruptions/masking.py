@@ -145,9 +145,10 @@ class Mask(Timed):
         return x_t > (HIDDEN - 1) / 2
 
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
-        """Some hidden pixels are revealed, with x0's values; give a drawn x0, or all are their means."""
+        """Some hidden pixels are revealed, with x0's values; of a drawn x0, or they all are means."""
         hidden = ~self.known(x_t)
-        return Revealed(x0.mean, lambda uniform: self.order.remain(hidden, s, t, uniform))
+        filled = torch.where(hidden, x0.mean, x_t)
+        return Revealed(filled, lambda uniform: self.order.remain(hidden, s, t, uniform))
 
     def bound(self, x0: Tensor, x0_hat: Posterior, x_t: Tensor, t: Tensor, rule: Rule) -> Tensor:
         """-log p(x0 | x_t) / t of the hidden, nats for every pixel.

@@ -43,22 +43,6 @@ def probabilities(x0: Posterior, levels: int) -> Tensor:
     return one_hot(tokens(x0.mean, levels), levels) if x0.logits is None else x0.logits.softmax(dim=-1)
 
 
-def drawn(x0: Posterior, randomness: Randomness, step: int) -> Posterior:
-    """One draw of x0 in the place of its mean; raises ValueError where only the mean is known.
-
-    Pixels are drawn apart from each other, given x_t: from logits, or a Gaussian of the known variance.
-    """
-    shape = x0.mean.shape[1:]
-    if x0.logits is not None:
-        uniform = randomness.uniform(shape, step, Stream.ESTIMATE)
-        grey = categorical(x0.logits.softmax(dim=-1), uniform)
-        return Posterior(values(grey, x0.logits.shape[-1]).to(x0.mean.dtype))
-    if x0.variance is not None:
-        noise = randomness.normal(shape, step, Stream.ESTIMATE).to(x0.mean.dtype)
-        return Posterior(x0.mean + x0.variance.sqrt().to(noise.dtype) * noise)
-    raise ValueError("this model's estimate is a mean without a variance; it cannot be drawn from")
-
-
 @dataclass(frozen=True)
 class CategoricalLaw:
     """Independent pixels over V grey levels; probabilities: [B, C, H, W, V], of any positive sums."""

@@ -57,12 +57,13 @@ class Logistic(Head):
     def __call__(self, output: Tensor, x_t: Tensor) -> Tensor:
         shift, log_scale = output.float().chunk(2, dim=1)
         mean = torch.tanh(x_t.clamp(-1, 1) + shift)[..., None]
-        sharpness = torch.exp(2 - log_scale)[..., None]
+        # Beyond e^30 all is at one level, below e^-30 all levels are alike, and further on there is infinity.
+        sharpness = torch.exp((2 - log_scale).clamp(-30, 30))[..., None]
         half = 1 / (self.levels - 1)
         centres = values(torch.arange(self.levels, device=output.device), self.levels)
         upper, lower = sharpness * (centres + half - mean), sharpness * (centres - half - mean)
         # log(s(u) - s(l)) = log s(u) + log s(-l) + log(1 - e^(l - u)), exact in both tails.
-        return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+        return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-2 * half * sharpness))
 
 
 class Categorical(Estimator):

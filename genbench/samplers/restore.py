@@ -10,14 +10,16 @@ re-derived from the clipped estimate.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
-from genbench.contracts import Posterior, Rule
-from genbench.corruptions.tokens import drawn
+from genbench.contracts import Batch, Fitted, Posterior, Rule
+from genbench.ops.random import Randomness
 from genbench.samplers.correctors import Langevin
+from genbench.samplers.draws import Draw, Mean
 from genbench.samplers.grids import Grid
 from genbench.samplers.iterative import Iterative, Path, require_gaussian
 
@@ -26,8 +28,7 @@ class Restore(Iterative):
     """Ancestral, DDIM, the reverse SDE and their relatives, one estimate a step and one a correction.
 
     corrector: Langevin steps taken at every time but the last before the rule moves on, or None; draw:
-    whether the rule is given a draw of x0 from its posterior, by which any number of steps is exact, rather
-    than its mean.
+    what the rule is given of the estimate, its mean unless said.
     """
 
     def __init__(
@@ -38,19 +39,28 @@ class Restore(Iterative):
         clip: bool = True,
         guidance: float = 0.0,
         corrector: Langevin | None = None,
-        draw: bool = False,
+        draw: Draw | None = None,
     ) -> None:
         super().__init__(steps, grid, clip, guidance)
         self.rule = rule
         self.corrector = corrector
-        self.draw = draw
+        self.draw = draw or Mean()
 
     def check(self, model: Any) -> None:
         super().check(model)
         first, second = self.times(model.corruption)[:2]
         self.rule.check(model.corruption, second, first)
+        self.draw.check(model)
         if self.corrector is not None:
             require_gaussian(self, model)
+
+    def fit(self, model: Any, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
+        times = self.times(model.corruption)[:-1]
+        drawing = self.draw.fit(model, times, batches, randomness)
+        return {**super().fit(model, batches, randomness), **drawing}
+
+    def placeholder(self, model: Any) -> Fitted:
+        return {**super().placeholder(model), **self.draw.placeholder(model, self.steps)}
 
     def estimates(self) -> int:
         return self.steps * (1 if self.corrector is None else 1 + self.corrector.steps)
@@ -63,8 +73,6 @@ class Restore(Iterative):
         for step, (t, s) in enumerate(pairwise(times)):
             if self.corrector is not None:
                 x = self.corrector(x, t, s, step, path)
-            x0 = self.posterior(x, t, step, path)
-            if self.draw:
-                x0 = drawn(x0, path.randomness, step)
+            x0 = self.draw(self.posterior(x, t, step, path), path.randomness, step, path.fitted)
             x = self.rule.law(path.corruption, x, x0, s, t).sample(path.randomness, step)
         return x
