@@ -38,7 +38,7 @@ IMPLIED = {"extractor": ["model=classifier"], "solvers": ["model=oracle", "datas
 An oracle has no data set, but corruptions and samplers have settings by data set; CIFAR-10's are published.
 """
 
-OF_A_RUN = ("evaluate", "sample", "solvers")
+OF_A_RUN = ("evaluate", "sample", "solvers", "walk")
 """Tasks that take a finished run's configuration and lay what was typed over it; some do without one."""
 
 SECTIONS = frozenset({"dataset", "model", "sampler", "optim", "ema", "trainer", "metrics", "logger"})

@@ -172,14 +172,6 @@ class Illustrates(Protocol):
         """Pictures by name, made of a few unseen images [B, C, H, W] in [-1, 1]."""
 
 
-@runtime_checkable
-class HasLikelihood(Protocol):
-    """Optional: a generator that can bound or compute its own likelihood."""
-
-    def bits_per_dim(self, images: Tensor, randomness: Randomness) -> Tensor:
-        """Bits per dimension [B] of uint8 images [B, C, H, W]."""
-
-
 # ------------------------------------------------------------------------------------- values on the way
 
 Noise = Any  # what a corruption draws once per trajectory: a tensor, or a structure of tensors of its own

@@ -1,4 +1,4 @@
-"""The README's own generator and divergence, run as they stand there."""
+"""The README's own generator, divergence and corruption, run as they stand there."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from genbench.corruptions.condition import check_star
+from genbench.corruptions.rules import Mixed
 from genbench.leaderboard.record import Result
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -35,10 +39,12 @@ def run(command: str, folder: Path, *shorter: str) -> Result:
 
 def test_examples_stay_short():
     files = dict(FILE.findall(README))
-    assert set(files) == {"mygen.py", "myconf/model/mmd.yaml", "mydiv.py"}
+    own = {"mygen.py", "myconf/model/mmd.yaml", "mydiv.py", "mycurtain.py", "myconf/corruption/curtain.yaml"}
+    assert set(files) == own
     assert files["mygen.py"].count("\n") <= 40
     assert files["mydiv.py"].count("\n") <= 12
-    assert len(RUN.findall(README)) == 2
+    assert files["mycurtain.py"].count("\n") <= 13
+    assert len(RUN.findall(README)) == 3
 
 
 @pytest.mark.parametrize("model", ["mmd", "fgan"])
@@ -50,3 +56,15 @@ def test_the_readmes_examples_train_sample_and_are_recorded(model, tmp_path):
     assert (result.model.name, result.sampling.sampler, result.sampling.nfe_max) == (model, "decode", 1)
     # Untrained decoders of these sizes stand far above 20; a hundred steps must show.
     assert result.metrics[0].value < 20
+
+
+def test_the_readmes_corruption_trains_and_obeys_the_condition(tmp_path):
+    (command,) = [found for found in RUN.findall(README) if "model=udm" in found]
+    result = run(command, tmp_path, "trainer.steps=100", "sampler.steps=20", "network.channels=16")
+    assert (result.model.name, result.sampling.nfe_max) == ("udm", 20)
+    assert result.metrics[0].value < 20
+    namespace: dict[str, Any] = {}
+    exec(dict(FILE.findall(README))["mycurtain.py"], namespace)
+    image = torch.linspace(-1, 1, 16).reshape(1, 4, 4)
+    for rule in (Mixed(0.0), Mixed(0.5), Mixed(1.0)):
+        assert check_star(namespace["Curtain"](noise=0.1), rule, image, 0.3, 0.8, draws=4000).holds

@@ -44,15 +44,17 @@ class Undone:
 
     def sample(self, randomness: Randomness, step: int) -> Tensor:
         shape, levels = self.x_t.shape[1:], self.estimate.shape[-1]
+        level, tie, left = randomness.uniform((3, *shape), step, Stream.STEP).unbind(dim=1)
         current = tokens(self.x_t, levels)
         kept = self.estimate.gather(-1, current[..., None])[..., 0]
         # Held above zero, so that there is always another level to draw.
         others = (self.estimate + 1e-12) * (1 - one_hot(current, levels))
-        new = values(categorical(others, randomness.uniform(shape, step, Stream.ESTIMATE)), levels)
+        new = values(categorical(others, level), levels)
         surprise = others.sum(dim=-1).log() - kept.clamp(min=1e-12).log()
-        edited = reached(ORDER.thresholds(-surprise), self.t)
-        left = ORDER.remain(edited, self.s, self.t, randomness.uniform(shape, step, Stream.STEP))
-        return torch.where(edited & ~left, new.to(self.x_t.dtype), self.x_t)
+        # Certain estimates are all as surprising; the first pixels must not be taken for it.
+        edited = reached(ORDER.thresholds(1e-4 * tie - surprise), self.t)
+        undone = edited & ~ORDER.remain(edited, self.s, self.t, left)
+        return torch.where(undone, new.to(self.x_t.dtype), self.x_t)
 
 
 class Edit(Discrete):

@@ -59,6 +59,13 @@ class Order(ABC):
         """`remain`, of cells."""
         raise UserError(f"Masks in {type(self).__name__} order know no bridge. Type rule=fresh.")
 
+    def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
+        """At what rate in t each cell hidden at t is shown, of `cells` in all: (its chance by t - 1/T) T."""
+        raise UserError(
+            f"Masks in {type(self).__name__} order have no bound of the likelihood. "
+            "Type corruption=mask_independent."
+        )
+
 
 class Independent(Order):
     """Every cell by itself: hidden at t with probability t."""
@@ -68,6 +75,9 @@ class Independent(Order):
 
     def remaining(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         return hidden & (uniform < expand(s / t, uniform))
+
+    def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
+        return 1 / t
 
 
 class Counted(Order):
@@ -79,6 +89,16 @@ class Counted(Order):
     def remaining(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         # Those that stay hidden are a random choice among the hidden; the shown come last.
         return _ranked(torch.where(hidden, uniform, 2.0)) <= expand(s, uniform) + ROUNDING
+
+    def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
+        if steps is None:
+            # All is hidden at t = 1 alone, which has no share in an integral over t.
+            raise UserError(
+                "Masks in Counted order have a bound of the likelihood in discrete times. "
+                f"Type corruption.steps={cells}, or corruption=mask_independent."
+            )
+        now, then = (((time + ROUNDING) * cells).floor() for time in (t, t - 1 / steps))
+        return steps * (now - then) / now.clamp(min=1)
 
 
 class Growing(Order):
@@ -151,15 +171,16 @@ class Mask(Timed):
         return Revealed(filled, lambda uniform: self.order.remain(hidden, s, t, uniform))
 
     def bound(self, x0: Tensor, x0_hat: Posterior, x_t: Tensor, t: Tensor, rule: Rule) -> Tensor:
-        """-log p(x0 | x_t) / t of the hidden, nats for every pixel.
+        """-log p(x0 | x_t) of the hidden times the rate at which they are revealed, nats for every pixel.
 
-        Its mean over evenly drawn times and masks bounds -log p(x0), in discrete and continuous time alike: a
-        hidden pixel is revealed at the rate 1 / t (Shi et al. 2024, eq. 5). `rule` is the bridge.
+        Its mean over evenly drawn times and masks bounds -log p(x0). In independent order the rate is 1 / t,
+        whether time is discrete or not (Shi et al. 2024, eq. 5). `rule` is the bridge.
         """
         assert x0_hat.logits is not None
         log_p = x0_hat.logits.log_softmax(dim=-1)
         nats = -log_p.gather(-1, tokens(x0, log_p.shape[-1])[..., None])[..., 0]
-        return torch.where(self.known(x_t), 0.0, nats / expand(t, nats))
+        rate = self.order.rate(t, self.steps, self.order.cells(x0)[0].numel())
+        return torch.where(self.known(x_t), 0.0, expand(rate, nats) * nats)
 
     def prior(self, x0: Tensor) -> Tensor:
         """Nothing is left at t = 1."""

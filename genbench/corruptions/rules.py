@@ -25,7 +25,7 @@ from genbench.corruptions.gaussian import GaussianLaw
 class Mixed(Rule):
     """Rule 3: a share `sigma_tilde` in [0, 1] of the noise is drawn anew; 1 is rule 1, and 0 rule 2."""
 
-    sigma_tilde: float
+    sigma_tilde: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma_tilde <= 1:
@@ -76,9 +76,10 @@ class LessDegraded(Rule):
 
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
         if corruption.steps is None or abs(float(t - s) * corruption.steps - 1) > 1e-6:
+            own = "" if corruption.steps else "corruption.steps=100 "
             raise UserError(
                 "The rule LessDegraded takes one of the corruption's own steps at a time. "
-                f"Type sampler.steps={corruption.steps} and grid=uniform."
+                f"Type {own}sampler.steps={corruption.steps or 100} grid=uniform."
             )
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:

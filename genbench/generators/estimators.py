@@ -101,7 +101,7 @@ class Restoration(Estimator):
     whether the network's output is added to x_t. Where x_t is certain, it is kept and not learnt.
     """
 
-    def __init__(self, power: int = 2, residual: bool = False) -> None:
+    def __init__(self, power: int = 2, residual: bool = True) -> None:
         if power not in (1, 2):
             raise UserError(f"estimator.power={power}: type 2 (squared error) or 1 (absolute).")
         self.power, self.residual = power, residual

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genbench.contracts import Batch, Fitted, Posterior, UserError
 from genbench.corruptions.tokens import tokens, values
@@ -58,13 +58,19 @@ class Apart(Draw):
             raise UserError(f"draw.temperature={temperature}: expected a number above 0; draw=mean for none.")
         self.temperature = temperature
 
+    def check(self, model: Any) -> None:
+        estimate = _example(model)
+        if estimate.logits is None and estimate.variance is None:
+            raise UserError(
+                "This model's estimate is a mean without a variance. Type draw=mean or draw=normal."
+            )
+
     def __call__(self, x0: Posterior, randomness: Randomness, step: int, fitted: Fitted) -> Posterior:
         shape = x0.mean.shape[1:]
         if x0.logits is not None:
             uniform = randomness.uniform(shape, step, Stream.ESTIMATE)
             return _levels(x0, x0.logits / self.temperature, uniform)
-        if x0.variance is None:
-            raise UserError("This model's estimate is a mean without a variance. Type draw=mean.")
+        assert x0.variance is not None
         noise = randomness.normal(shape, step, Stream.ESTIMATE).to(x0.mean.dtype)
         return Posterior(x0.mean + self.temperature * x0.variance.sqrt().to(noise.dtype) * noise)
 
@@ -161,6 +167,7 @@ class Together(Draw):
                 f"draw=together keeps the correlations of all pairs of pixels, of {LARGEST} at most; images "
                 f"here have {math.prod(model.image_shape)}. Type draw=apart."
             )
+        _logits(_example(model))
 
     @torch.inference_mode()
     def fit(self, model: Any, times: Tensor, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
@@ -195,6 +202,16 @@ class Together(Draw):
         # In float64 a row of the product does not depend on how many rows there are, to float32's last digit.
         uniform = torch.special.ndtr(normals @ factor.T).reshape(x0.mean.shape)
         return _levels(x0, _logits(x0), uniform)
+
+
+@torch.inference_mode()
+def _example(model: Any) -> Posterior:
+    """An estimate, to see what is in it."""
+    device = (
+        next((each.device for each in model.parameters()), None) if isinstance(model, nn.Module) else None
+    )
+    x = torch.zeros(1, *model.image_shape, device=device)
+    return model.denoise(x, torch.ones((), dtype=torch.float64))
 
 
 def _levels(x0: Posterior, logits: Tensor, uniform: Tensor) -> Posterior:

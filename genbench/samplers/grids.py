@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import Corruption, UserError
-from genbench.corruptions.gaussian import Gaussian
+from genbench.corruptions.gaussian import Gaussian, Linear
 
 
 class Grid(ABC):
@@ -47,7 +47,9 @@ def _check(steps: int, total: int | None) -> None:
 class Uniform(Grid):
     """Evenly spaced times; of a discrete schedule the indices floor(i T / S), i = 0 ... S - 1.
 
-    Where S divides T this is DDIM's `range(0, T, T // S)`; elsewhere that would give more than S steps.
+    Where S divides T this is DDIM's `range(0, T, T // S)`; elsewhere that would give more than S steps. Its
+    first time is a little below 1, where Gaussian corruption has left next to nothing. Other corruptions have
+    a law to start from at 1 alone: there the indices are those of ceil(i T / S), i = 1 ... S.
     start: the first time, where time is continuous.
     """
 
@@ -59,7 +61,9 @@ class Uniform(Grid):
         _check(steps, total)
         if total is None:
             return torch.linspace(self.start, 0, steps + 1, dtype=torch.float64)
-        return _from_indices(torch.arange(steps) * total // steps, total)
+        if isinstance(corruption, Linear):
+            return _from_indices(torch.arange(steps) * total // steps, total)
+        return _from_indices(-(-torch.arange(1, steps + 1) * total // steps) - 1, total)
 
 
 class Quadratic(Grid):

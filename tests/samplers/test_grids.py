@@ -8,6 +8,7 @@ import torch
 from genbench.contracts import UserError
 from genbench.corruptions.continuous import EDM, VP, Flow, Geometric
 from genbench.corruptions.gaussian import Gaussian
+from genbench.corruptions.masking import Counted, Mask
 from genbench.corruptions.schedules import Linear
 from genbench.samplers.grids import LogSNR, Quadratic, Rho, Uniform
 
@@ -97,3 +98,13 @@ def test_geometric_levels_are_visited_one_by_one():
     torch.testing.assert_close(
         levels[1:] / levels[:-1], torch.full((9,), 0.59948).double(), rtol=1e-5, atol=0
     )
+
+
+@pytest.mark.parametrize(("total", "steps"), [(100, 5), (8, 8), (10, 3), (7, 6)])
+def test_corruptions_without_a_noise_schedule_start_at_one(total, steps):
+    """Only there is their law known."""
+    times = Uniform()(steps, Mask(Counted(), total))
+    assert float(times[0]) == 1.0
+    assert len(times) == steps + 1
+    assert (times.diff() < 0).all()
+    torch.testing.assert_close((times * total).round() / total, times, rtol=0, atol=1e-15)
