@@ -71,14 +71,18 @@ class Chain(Discrete):
         onward = self.column(tokens(x_t, self.levels), s, t)
         return CategoricalLaw(self.forward(probabilities(x0, self.levels), s) * onward)
 
+    def check_bound(self) -> None:
+        """Raises UserError where there is no `bound`."""
+        if self.steps is None:
+            raise UserError("The bound of a chain is a sum over discrete times. Type corruption.steps=1000.")
+
     def bound(self, x0: Tensor, x0_hat: Posterior, x_t: Tensor, t: Tensor, rule: Rule) -> Tensor:
         """T KL(q(x_s | x_t, x0) || p(x_s | x_t)), s = t - 1/T, nats for every pixel; p: `rule` at x0_hat.
 
         Its mean over times and trajectories, with `prior`, is a bound of -log p(x0). At s = 0 it is T times
         the cross-entropy.
         """
-        if self.steps is None:
-            raise UserError("The bound of a chain is a sum over discrete times. Type corruption.steps=1000.")
+        assert self.steps is not None
         s = (t - 1 / self.steps).clamp(min=0)
         true = _normal(self.bridge(x_t, Posterior(x0), s, t).probabilities)
         made = rule.law(self, x_t, x0_hat, s, t)
@@ -196,26 +200,24 @@ class DiscretisedGaussian(Chain):
     ) -> None:
         super().__init__(levels, steps)
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
-        grid = torch.arange(levels, dtype=torch.float64)
-        squares = (grid[:, None] - grid).square()
+        self._scale = -4 / ((levels - 1) ** 2 * betas)
         reach = torch.arange(1 - levels, levels, dtype=torch.float64).square()
-        scale = -4 / ((levels - 1) ** 2 * betas)
-        single = (
-            torch.exp(scale[:, None, None] * squares)
-            / torch.exp(scale[:, None] * reach).sum(1)[:, None, None]
-        )
-        single.diagonal(dim1=1, dim2=2).zero_()
-        single.diagonal(dim1=1, dim2=2).copy_(1 - single.sum(dim=2))
-        self._single = single.float()
-        """Q of each step, float32 [T, V, V]."""
-        product = torch.eye(levels, dtype=torch.float64)
-        total = [product]
-        for step in single:
-            product = product @ step
-            total.append(product)
-        self._total = torch.stack(total).float()
+        self._norm = torch.exp(self._scale[:, None] * reach).sum(dim=1)
+        grid = torch.arange(levels, dtype=torch.float64)
+        self._squares = (grid[:, None] - grid).square()
+        products = [torch.eye(levels, dtype=torch.float64)]
+        for step in range(steps):
+            products.append(products[-1] @ self._single(torch.tensor(step)))
+        self._total = torch.stack([product.float() for product in products])
         """Qbar at i / T, float32 [T + 1, V, V]."""
         self._between: dict[tuple[int, int], Tensor] = {}
+
+    def _single(self, step: Tensor) -> Tensor:
+        """Q of a step 0 ... T - 1, [] or [B], float64 [V, V] or [B, V, V]."""
+        scale, norm = (each[step][..., None, None] for each in (self._scale, self._norm))
+        away = torch.exp(scale * self._squares) / norm
+        away.diagonal(dim1=-2, dim2=-1).zero_()
+        return away + torch.diag_embed(1 - away.sum(dim=-1))
 
     def _index(self, t: Tensor) -> Tensor:
         return (t * self.steps).round().long().cpu()
@@ -238,14 +240,14 @@ class DiscretisedGaussian(Chain):
         if bool((s == 0).all()):
             return self._total[t]
         if bool((t - s == 1).all()):
-            return self._single[t - 1]
+            return self._single(t - 1).float()
         if t.ndim:
             return torch.stack([self._transition(a, b) for a, b in zip(s.expand_as(t), t, strict=True)])
         key = int(s), int(t)
         if key not in self._between:
             product = torch.eye(self.levels, dtype=torch.float64)
-            for step in self._single[key[0] : key[1]]:
-                product = product @ step.double()
+            for step in range(*key):
+                product = product @ self._single(torch.tensor(step))
             self._between[key] = product.float()
         return self._between[key]
 

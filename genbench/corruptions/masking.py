@@ -59,12 +59,16 @@ class Order(ABC):
         """`remain`, of cells."""
         raise UserError(f"Masks in {type(self).__name__} order know no bridge. Type rule=fresh.")
 
-    def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
-        """At what rate in t each cell hidden at t is shown, of `cells` in all: (its chance by t - 1/T) T."""
+    def check_bound(self, steps: int | None) -> None:
+        """Raises UserError where `rate` is unknown."""
         raise UserError(
             f"Masks in {type(self).__name__} order have no bound of the likelihood. "
             "Type corruption=mask_independent."
         )
+
+    def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
+        """At what rate in t each cell hidden at t is shown, of `cells` in all: (its chance by t - 1/T) T."""
+        raise NotImplementedError
 
 
 class Independent(Order):
@@ -75,6 +79,9 @@ class Independent(Order):
 
     def remaining(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         return hidden & (uniform < expand(s / t, uniform))
+
+    def check_bound(self, steps: int | None) -> None:
+        return None
 
     def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
         return 1 / t
@@ -90,13 +97,16 @@ class Counted(Order):
         # Those that stay hidden are a random choice among the hidden; the shown come last.
         return _ranked(torch.where(hidden, uniform, 2.0)) <= expand(s, uniform) + ROUNDING
 
-    def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
+    def check_bound(self, steps: int | None) -> None:
         if steps is None:
             # All is hidden at t = 1 alone, which has no share in an integral over t.
             raise UserError(
                 "Masks in Counted order have a bound of the likelihood in discrete times. "
-                f"Type corruption.steps={cells}, or corruption=mask_independent."
+                "Type corruption.steps= and the number of pixels, or corruption=mask_independent."
             )
+
+    def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
+        assert steps is not None
         now, then = (((time + ROUNDING) * cells).floor() for time in (t, t - 1 / steps))
         return steps * (now - then) / now.clamp(min=1)
 
@@ -169,6 +179,10 @@ class Mask(Timed):
         hidden = ~self.known(x_t)
         filled = torch.where(hidden, x0.mean, x_t)
         return Revealed(filled, lambda uniform: self.order.remain(hidden, s, t, uniform))
+
+    def check_bound(self) -> None:
+        """Raises UserError where there is no `bound`."""
+        self.order.check_bound(self.steps)
 
     def bound(self, x0: Tensor, x0_hat: Posterior, x_t: Tensor, t: Tensor, rule: Rule) -> Tensor:
         """-log p(x0 | x_t) of the hidden times the rate at which they are revealed, nats for every pixel.

@@ -77,11 +77,14 @@ class Categorical(Estimator):
         self.rule = rule or Bridge()
 
     def check(self, corruption: Corruption) -> None:
-        if self.bound and not isinstance(corruption, Bounds):
+        if not self.bound:
+            return
+        if not isinstance(corruption, Bounds):
             raise UserError(
                 f"estimator.bound={self.bound}: {type(corruption).__name__} has no bound of the likelihood. "
                 "Type estimator.bound=0 estimator.cross_entropy=1."
             )
+        corruption.check_bound()
 
     def loss(self, trial: Trial, corruption: Any) -> Losses:
         logits = self._logits(trial.output, trial.x_t, corruption)

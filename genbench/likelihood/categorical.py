@@ -18,6 +18,9 @@ from genbench.ops.random import Randomness, Stream
 class Bounds(Protocol):
     """A corruption of grey levels under which -log p(x0) has a bound."""
 
+    def check_bound(self) -> None:
+        """Raises UserError where there is none after all."""
+
     def bound(self, x0: Tensor, x0_hat: Posterior, x_t: Tensor, t: Tensor, rule: Rule) -> Tensor:
         """Its density at times t [B], nats for every pixel of x0 [B, C, H, W]."""
 
@@ -37,12 +40,14 @@ class CategoricalBound:
         self.rule, self.evaluations = rule, evaluations
 
     def check(self, model: Any) -> None:
-        """Raises UserError where the model is not one of grey levels."""
-        if not isinstance(getattr(model, "corruption", None), Bounds):
+        """Raises UserError where the model is not one of grey levels, or has no bound."""
+        corruption = getattr(model, "corruption", None)
+        if not isinstance(corruption, Bounds):
             raise UserError(
                 f"likelihood=categorical is a bound of models of grey levels, not of this "
                 f"{type(model).__name__}. Type likelihood=ode or likelihood=bound."
             )
+        corruption.check_bound()
 
     def __call__(self, model: Any, images: Tensor, levels: int, randomness: Randomness) -> Tensor:
         """The bound in bits per dimension, float64 [B], of images [B, C, H, W] at their grey levels."""
