@@ -245,8 +245,16 @@ class Corruption(ABC):
     invertible_in_noise: bool
     """Can the noise in x_t be told from (x_t, x0), so that it may be kept?"""
 
+    gaussian_noise: bool = False
+    """Is the noise Gaussian, so that a mixture of two draws is a draw again?"""
+
     steps: int | None
     """T where time is discrete (t = i / T), None where it is continuous."""
+
+    @property
+    def bridges(self) -> bool:
+        """Has this corruption a `bridge`?"""
+        return self.invertible_in_noise
 
     @abstractmethod
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Noise:
@@ -261,18 +269,16 @@ class Corruption(ABC):
         """The law of F_s(x0, sqrt(1 - fresh^2) n + fresh z), n being the noise in x_t and z a new draw.
 
         fresh = 1 is a new trajectory (always valid), 0 the same one, which needs `invertible_in_noise`, and
-        between the two the noise must be Gaussian (kexue.fm 9262, 9271: rules 1, 2 and 3).
+        between the two needs `gaussian_noise` too (kexue.fm 9262, 9271: rules 1, 2 and 3).
         """
 
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         """The law of x_s given x_t and x0 on one trajectory: F_s(x0, n), n drawn from p(n | x_t, x0).
 
         Where the posterior has logits, this is averaged over x0. Of noise that x_t and x0 tell it is
-        `renoised` with nothing fresh; others say how they do it, or refuse by UserError.
+        `renoised` with nothing fresh; others, whose `bridges` says so, do it in their own way.
         """
-        if self.invertible_in_noise:
-            return self.renoised(x_t, x0, s, t, 0.0)
-        raise UserError(f"{type(self).__name__} knows no bridge. Type sampler.rule.sigma_tilde=1.")
+        return self.renoised(x_t, x0, s, t, 0.0)
 
     @abstractmethod
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:

@@ -35,6 +35,7 @@ class Additive(Timed):
     """
 
     invertible_in_noise = True
+    gaussian_noise = True
 
     def __init__(self, noise: float = 0.0, ending: Terminal | None = None, steps: int | None = None) -> None:
         super().__init__(steps)

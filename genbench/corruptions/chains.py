@@ -34,6 +34,8 @@ class Discrete(Timed):
 class Chain(Discrete):
     """A Markov chain, the same for every pixel."""
 
+    bridges = True
+
     @abstractmethod
     def forward(self, p: Tensor, t: Tensor) -> Tensor:
         """p Qbar_t of laws p [B, ..., V] of x0 at t [] or [B]."""

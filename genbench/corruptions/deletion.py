@@ -134,6 +134,8 @@ class Regrown:
 class Deletion(Timed):
     """units: what is deleted at once; tolerance: of `Regrown`, in units of images in [-1, 1]."""
 
+    bridges = True
+
     def __init__(self, units: Units, steps: int | None = None, tolerance: float = 0.1) -> None:
         super().__init__(steps)
         self.units, self.tolerance = units, tolerance

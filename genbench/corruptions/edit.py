@@ -60,6 +60,8 @@ class Undone:
 class Edit(Discrete):
     """levels: V, above 2, because of two levels the other one says all."""
 
+    bridges = True
+
     def __init__(self, levels: int, steps: int | None = None) -> None:
         super().__init__(levels, steps)
         if levels < 3:

@@ -45,6 +45,7 @@ class Linear(Corruption):
     """
 
     invertible_in_noise = True
+    gaussian_noise = True
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ HIDDEN = -2.0
 class Order(ABC):
     """The law of thresholds. A cell of `patch` x `patch` pixels, of all channels if `shared`, has one."""
 
+    bridges = True
+
     def __init__(self, patch: int = 1, shared: bool = False) -> None:
         if patch < 1:
             raise UserError(f"corruption.order.patch={patch}: expected the side of a patch in pixels.")
@@ -112,7 +114,9 @@ class Counted(Order):
 
 
 class Growing(Order):
-    """A hole that grows from a random cell until it is all: inpainting."""
+    """A hole that grows from a random cell until it is all: inpainting. Where it began is not told."""
+
+    bridges = False
 
     def thresholds(self, uniform: Tensor) -> Tensor:
         height, width = uniform.shape[-2:]
@@ -164,6 +168,10 @@ class Mask(Timed):
     def __init__(self, order: Order, steps: int | None = None) -> None:
         super().__init__(steps)
         self.order = order
+
+    @property
+    def bridges(self) -> bool:
+        return self.order.bridges
 
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
         return self.order.draw(randomness.uniform(shape[1:], stream=Stream.NOISE))

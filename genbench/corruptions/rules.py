@@ -37,6 +37,11 @@ class Mixed(Rule):
                 f"The rule {self} keeps the noise in x_t, which the corruption "
                 f"{type(corruption).__name__} cannot recover. Type rule=fresh or rule=bridge."
             )
+        if 0 < self.sigma_tilde < 1 and not corruption.gaussian_noise:
+            raise UserError(
+                f"The rule {self} mixes two draws of noise, which must be Gaussian, and that of "
+                f"{type(corruption).__name__} is not. Type rule=fresh or rule=deterministic."
+            )
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         return corruption.renoised(x_t, x0, s, t, self.sigma_tilde)
@@ -45,6 +50,10 @@ class Mixed(Rule):
 @dataclass(frozen=True)
 class Bridge(Rule):
     """The corruption's own law of x_s between x_t and the estimate; see `Corruption.bridge`."""
+
+    def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
+        if not corruption.bridges:
+            raise UserError(f"This {type(corruption).__name__} knows no bridge. Type rule=fresh.")
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         return corruption.bridge(x_t, x0, s, t)

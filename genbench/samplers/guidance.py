@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import ClassConditional, Posterior, UserError
+from genbench.corruptions.tokens import expectation
 from genbench.samplers.counting import Counted
 
 
@@ -45,6 +46,19 @@ class Estimate:
         posterior = model.denoise(x_t, t, labels, rows)
         if self.guidance and labels is not None:
             unconditional = model.denoise(x_t, t, torch.full_like(labels, -1), rows)
-            mean = torch.lerp(unconditional.mean, posterior.mean, 1 + self.guidance)
-            posterior = replace(posterior, mean=mean)
+            posterior = self._guided(posterior, unconditional)
         return replace(posterior, mean=posterior.mean.clamp(-1, 1)) if self.clip else posterior
+
+    def _guided(self, given: Posterior, unconditional: Posterior) -> Posterior:
+        """The weights above on the mean, on logits (whose mean it then is), and on a less degraded image."""
+
+        def mix(with_label: Tensor, without: Tensor | None) -> Tensor:
+            assert without is not None
+            return torch.lerp(without, with_label, 1 + self.guidance)
+
+        if given.logits is not None:
+            logits = mix(given.logits, unconditional.logits)
+            return replace(given, mean=expectation(logits).to(given.mean.dtype), logits=logits)
+        mean = mix(given.mean, unconditional.mean)
+        earlier = None if given.earlier is None else mix(given.earlier, unconditional.earlier)
+        return replace(given, mean=mean, earlier=earlier)

@@ -110,7 +110,7 @@ def test_rules_that_need_the_noise_are_refused_where_it_cannot_be_told(name, cor
 
 
 def test_the_noise_of_textures_cannot_be_mixed():
-    with pytest.raises(UserError, match="do not mix"):
+    with pytest.raises(UserError, match="must be Gaussian"):
         check_star(Blend(Snow()), MIXED, IMAGE, 0.4, 0.7, draws=10)
 
 

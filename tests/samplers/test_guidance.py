@@ -8,9 +8,12 @@ import torch
 from genbench.contracts import Posterior
 from genbench.corruptions.continuous import EDM, VP
 from genbench.corruptions.gaussian import Gaussian
+from genbench.corruptions.tokens import expectation
 from genbench.generators.oracles import GaussianOracle
 from genbench.ops.random import Keys
+from genbench.samplers.counting import Counted
 from genbench.samplers.grids import LogSNR, Rho
+from genbench.samplers.guidance import Estimate
 from genbench.samplers.multistep import DPMSolver2, DPMSolverPP2M, UniPC
 from genbench.samplers.ode import Heun, RungeKutta45
 
@@ -60,3 +63,35 @@ def test_guided_images_are_those_of_the_extrapolated_class(name, weight):
         torch.testing.assert_close(found.images[rows], expected.images[rows], rtol=0, atol=1e-5)
         assert found.nfe[rows].tolist() == (evaluations * expected.nfe[rows]).tolist()
     assert nfe is None or found.nfe.tolist() == [evaluations * nfe] * 5
+
+
+def test_guidance_weighs_logits():
+    """What a rule reads of an estimate must be guided, whichever part it is."""
+
+    class Labelled:
+        classes = 2
+
+        def denoise(self, x_t, t, labels=None):
+            known = (labels >= 0).float().reshape(-1, 1, 1, 1)
+            logits = torch.stack((known, 2 - known, 0 * known), dim=-1)
+            return Posterior(expectation(logits), logits=logits)
+
+    x, labels = torch.zeros(3, 1, 1, 1), torch.tensor([0, 1, 1])
+    found = Estimate(clip=False, guidance=2.0)(Counted(Labelled(), 3), x, torch.ones(()), labels)
+    expected = torch.tensor([3.0, -1.0, 0.0])  # 3 (1, 1, 0) - 2 (0, 2, 0)
+    torch.testing.assert_close(found.logits[0, 0, 0, 0], expected)
+    torch.testing.assert_close(found.mean, expectation(found.logits))
+
+
+def test_guidance_weighs_a_less_degraded_image():
+    class Labelled:
+        classes = 2
+
+        def denoise(self, x_t, t, labels=None):
+            known = (labels >= 0).float().reshape(-1, 1, 1, 1)
+            return Posterior(known, earlier=1 + known)
+
+    found = Estimate(clip=False, guidance=2.0)(
+        Counted(Labelled(), 2), torch.zeros(2, 1, 1, 1), torch.ones(()), torch.tensor([0, 1])
+    )
+    torch.testing.assert_close(found.earlier, torch.full((2, 1, 1, 1), 4.0))  # 3 * 2 - 2 * 1
