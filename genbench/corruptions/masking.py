@@ -93,11 +93,11 @@ class Counted(Order):
     """A random order of the N cells: exactly floor(t N) are hidden at t."""
 
     def thresholds(self, uniform: Tensor) -> Tensor:
-        return _ranked(uniform)
+        return ranked(uniform)
 
     def remaining(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         # Those that stay hidden are a random choice among the hidden; the shown come last.
-        return _ranked(torch.where(hidden, uniform, 2.0)) <= expand(s, uniform) + ROUNDING
+        return ranked(torch.where(hidden, uniform, 2.0)) <= expand(s, uniform) + ROUNDING
 
     def check_bound(self, steps: int | None) -> None:
         if steps is None:
@@ -126,14 +126,14 @@ class Growing(Order):
         columns = torch.arange(width, device=uniform.device) - (centre % width)[:, None, None, None]
         # Uniforms settle which of the cells at one distance goes first.
         distance = (rows.square() + columns.square()).float()
-        return _ranked(distance + 0.5 * uniform)
+        return ranked(distance + 0.5 * uniform)
 
 
 ROUNDING = 1e-6
 """Below one part in any number of cells, above the rounding of float32."""
 
 
-def _ranked(keys: Tensor) -> Tensor:
+def ranked(keys: Tensor) -> Tensor:
     """The rank of each number among those of its image, from 1 / N to 1, in the shape of `keys`."""
     flat = keys.flatten(1)
     rank = flat.argsort(dim=1).argsort(dim=1) + 1

@@ -9,6 +9,7 @@ times between those it was trained at.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -81,6 +82,19 @@ class Quadratic(Grid):
         roots = torch.linspace(0, (0.8 * total) ** 0.5, steps, dtype=torch.float64)
         # 800 = sqrt(800)^2 must not fall to 799 by a rounding.
         return _from_indices((roots**2 + 1e-9).floor().long(), total)
+
+
+class Cosine(Grid):
+    """t_i = cos(pi i / (2 S)), i = 0 ... S, the shares of an image that MaskGIT hides (Chang et al. 2022).
+
+    Of discrete times the next one up; a step between equal times changes nothing.
+    """
+
+    def __call__(self, steps: int, corruption: Corruption) -> Tensor:
+        total = corruption.steps
+        _check(steps, total)
+        times = torch.cos(torch.arange(steps, dtype=torch.float64) / steps * (math.pi / 2))
+        return _to_data(times if total is None else (times * total - 1e-9).ceil() / total)
 
 
 class LogSNR(Grid):

@@ -10,7 +10,7 @@ from genbench.corruptions.continuous import EDM, VP, Flow, Geometric
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.masking import Counted, Mask
 from genbench.corruptions.schedules import Linear
-from genbench.samplers.grids import LogSNR, Quadratic, Rho, Uniform
+from genbench.samplers.grids import Cosine, LogSNR, Quadratic, Rho, Uniform
 
 DISCRETE = Gaussian(Linear())
 CONTINUOUS = Gaussian(VP())
@@ -108,3 +108,15 @@ def test_corruptions_without_a_noise_schedule_start_at_one(total, steps):
     assert len(times) == steps + 1
     assert (times.diff() < 0).all()
     torch.testing.assert_close((times * total).round() / total, times, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("total", [None, 64])
+def test_the_cosine_grid_is_maskgits(total):
+    """gamma(r) = cos(pi r / 2) of the image is hidden after a share r of the steps."""
+    times = Cosine()(8, Mask(Counted(), total))
+    expected = torch.cos(torch.arange(9, dtype=torch.float64) / 8 * torch.pi / 2)
+    expected[-1] = 0
+    torch.testing.assert_close(
+        times, expected if total is None else (expected * 64).ceil() / 64, atol=1e-12, rtol=0
+    )
+    assert float(times[0]) == 1.0
