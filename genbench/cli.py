@@ -28,6 +28,7 @@ from genbench import help as help_page
 from genbench import validation
 from genbench.configuration import SAMPLER_PARTS, conf_dir, resolve
 from genbench.errors import Stopped, UserError
+from genbench.harness.rundir import RunDirectory
 
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
@@ -105,10 +106,8 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
         return [each for each in IMPLIED.get(str(task), []) if key_of(each) not in values]
     if "run_dir" not in values:
         raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
-    saved = Path(values["run_dir"]) / "overrides.yaml"
-    if not saved.is_file():
-        raise UserError(f"run_dir={values['run_dir']} holds no run (no overrides.yaml there).")
-    return recall([str(entry) for entry in OmegaConf.load(saved)], [a for a in arguments if "=" in a])
+    saved = RunDirectory(Path(values["run_dir"])).overrides()
+    return recall(saved, [a for a in arguments if "=" in a])
 
 
 def sections(config: dict[str, Any], groups: Iterable[str]) -> dict[str, Any]:

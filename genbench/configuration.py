@@ -36,6 +36,7 @@ CARRIED_OUT = frozenset(
         "hydra",
         "speed",  # what task=speed times
         "solvers",  # what task=solvers compares
+        "walk",  # which runs task=walk shows
         "n",  # how many images task=sample writes
         "images",  # where task=score finds its images
         "dataset.title",

@@ -70,12 +70,17 @@ class Text:
 
 @dataclass(frozen=True)
 class Several:
-    """A list of at least one of what `each` accepts."""
+    """A list of what `each` accepts, of at least one unless it may be `empty`."""
 
     each: Whole | Real | Text
+    empty: bool = False
 
     def accepts(self, value: Any) -> bool:
-        return isinstance(value, list) and bool(value) and all(self.each.accepts(one) for one in value)
+        return (
+            isinstance(value, list)
+            and (self.empty or bool(value))
+            and all(self.each.accepts(one) for one in value)
+        )
 
     def __str__(self) -> str:
         return f"a list, [...], of which each is {self.each}"
@@ -108,6 +113,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | Several] = {
     "solvers.steps": Several(Whole(1)),
     "solvers.tolerances": Several(Real()),
     "solvers.images": Whole(1),
+    "walk.beside": Several(Text(), empty=True),
     "speed.batch_size": Whole(1),
     "speed.rounds": Whole(2),
 }

@@ -24,6 +24,7 @@ REPLACEABLE = (
     "run_dir",
     "logger",
     "solvers",
+    "walk",
 )
 """Keys that say where and how: always taken from what was typed now."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from genbench.contracts import Generator, Illustrates
@@ -66,4 +67,19 @@ def save_grid(images: Tensor, path: Path, columns: int | None = None) -> Path:
     """Writes `grid` to `path`, making its folder; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     grid(images, columns).save(path)
+    return path
+
+
+def save_labelled(images: Tensor, names: Sequence[str], path: Path, columns: int) -> Path:
+    """The same with a name at the left of every row."""
+    font = ImageFont.load_default(14)
+    rows = grid(images, columns)
+    margin = 10 + max(int(font.getlength(name)) for name in names)
+    canvas = Image.new("RGB", (rows.width + margin, rows.height), "white")
+    canvas.paste(rows, (margin, 0))
+    draw = ImageDraw.Draw(canvas)
+    for place, name in enumerate(names):
+        draw.text((5, (place + 0.5) * rows.height / len(names)), name, fill="black", font=font, anchor="lm")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
     return path

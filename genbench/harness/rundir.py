@@ -50,6 +50,12 @@ class RunDirectory:
             raise UserError(f"{self.config_file} is not a configuration.")
         return {str(key): value for key, value in config.items()}
 
+    def overrides(self) -> list[str]:
+        """What was typed when it was started; UserError where no run lives here."""
+        if not self.overrides_file.is_file():
+            raise UserError(f"run_dir={self.path} holds no run (no overrides.yaml there).")
+        return [str(entry) for entry in OmegaConf.load(self.overrides_file)]
+
     def examine(self, config: Mapping[str, Any], grows: bool) -> bool:
         """Whether `config` goes on with the run that lives here (True) or starts one (False).
 

@@ -1,7 +1,8 @@
 """task=walk: a few test images destroyed by the model's corruption and restored by its sampler, as a picture.
 
 One row an image, time from left to right: x_0 ... x_1 destroyed, then the sampler's way back from that same
-x_1. What is hidden by a mask is blue. Writes <run_dir>/samples/walk-<sampler>.png.
+x_1. What is hidden by a mask is blue. Writes <run_dir>/samples/walk.png; with walk.beside=[RUN, RUN, ...] one
+row a run, of the same image, to walks.png.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from genbench.harness.assembly import Assembly
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.finished import overlay, restore
 from genbench.harness.fitting import fit
-from genbench.harness.pictures import save_grid
+from genbench.harness.pictures import save_grid, save_labelled
 from genbench.harness.rundir import RunDirectory
 from genbench.ops.quantize import dequantize, quantize
 from genbench.ops.random import Keys
@@ -29,7 +30,8 @@ from genbench.ops.random import Keys
 MOST = 16
 """Rows of the picture at most; fewer where `n` is smaller."""
 SHOWN = 9
-"""Times shown on the way there, and as many on the way back."""
+"""Times shown on the way there, and as many on the way back, which share x_1."""
+COLUMNS = 2 * SHOWN - 1
 BLUE = (-0.6, -0.2, 0.5)
 
 
@@ -53,9 +55,30 @@ class Observed:
 
 def run(config: dict[str, Any], typed: Typed) -> None:
     """Draws the picture with the first evaluation seed and says where it is."""
-    directory = RunDirectory(Path(config["run_dir"]))
-    config = overlay(directory.config(), config, [key_of(override) for override in typed.now])
     refuse_ranks("walk")
+    runs = [Path(run) for run in (config["run_dir"], *config["walk"]["beside"])]
+    count = min(config["n"], MOST if len(runs) == 1 else 1)
+    now = [key_of(override) for override in typed.now]
+    rows = torch.cat([quantize(_walked(run, config, now, count)) for run in runs])
+    folder = RunDirectory(runs[0]).samples
+    if len(runs) == 1:
+        path = save_grid(rows, folder / "walk.png", COLUMNS)
+    else:
+        path = save_labelled(rows, [_name(run) for run in runs], folder / "walks.png", COLUMNS)
+    print(f"{len(rows) // COLUMNS} images on their way there and back: {path}")
+
+
+def _name(run: Path) -> str:
+    """The corruption that was typed for a run, else its model."""
+    directory = RunDirectory(run)
+    typed = (each.partition("=") for each in directory.overrides())
+    chosen = [value for key, _, value in typed if key == "corruption"]
+    return chosen[-1] if chosen else directory.config()["model"]["name"]
+
+
+def _walked(run: Path, composed: dict[str, Any], typed: list[str], count: int) -> Tensor:
+    """`count` rows of `COLUMNS` images, float32 [count * COLUMNS, 3, H, W]."""
+    config = {**overlay(RunDirectory(run).config(), composed, typed), "run_dir": str(run)}
     device = resolve_device(config["device"])
     assembly = Assembly(config, device, Ranks())
     generator, _ = restore(config, assembly)
@@ -64,7 +87,6 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     sampler = assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
     test = assembly.images("test")
-    count = min(config["n"], MOST)
     x0 = dequantize(test.images[:count])
     conditional = isinstance(generator, ClassConditional) and generator.classes > 0
     labels = test.labels[:count] if conditional and test.labels is not None else None
@@ -80,9 +102,7 @@ def run(config: dict[str, Any], typed: Typed) -> None:
         images = sampler(observed, keys, labels, fitted).images
     places = torch.linspace(0, len(observed.seen), SHOWN).round().long().tolist()
     back = [[*observed.seen, images][place] for place in places[1:]]
-    shown = torch.stack([_visible(x) for x in (*there, *back)], dim=1).flatten(0, 1)
-    path = directory.samples / f"walk-{config['sampler']['name']}.png"
-    print(f"{count} images on their way there and back: {save_grid(quantize(shown), path, 2 * SHOWN - 1)}")
+    return torch.stack([_visible(x) for x in (*there, *back)], dim=1).flatten(0, 1)
 
 
 def _visible(x: Tensor) -> Tensor:

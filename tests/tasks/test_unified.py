@@ -45,7 +45,7 @@ def test_a_run_of_every_corruption_is_recorded_and_shown(tmp_path, name):
         (bound,) = [metric for metric in result.metrics if metric.name == "bpd_bound"]
         assert 0 < bound.value < 100
     said = genbench("task=walk", f"run_dir={run}", "n=2").stdout
-    (picture,) = (run / "samples").glob("walk-*.png")
+    picture = run / "samples" / "walk.png"
     assert str(picture) in said
     width, height = Image.open(picture).size
     assert (width - 2, height - 2) == (17 * 34, 2 * 34)
@@ -70,3 +70,18 @@ def test_what_does_not_fit_is_refused_before_training(tmp_path, overrides, said)
     assert finished.returncode == 2
     assert said in finished.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_stand_beside_each_other_a_row_each(tmp_path):
+    runs = [tmp_path / name for name in ("blur", "mask")]
+    for run in runs:
+        genbench("model=udm", f"corruption={run.name}", "sampler.steps=3", *SHORT, f"run_dir={run}")
+    said = genbench("task=walk", f"run_dir={runs[0]}", f"walk.beside=[{runs[1]}]", "n=5").stdout
+    picture = runs[0] / "samples" / "walks.png"
+    assert str(picture) in said
+    width, height = Image.open(picture).size
+    assert width > 17 * 34 + 2
+    assert height == 2 * 34 + 2
+    refused = genbench("task=walk", f"run_dir={runs[0]}", f"walk.beside=[{tmp_path / 'none'}]", check=False)
+    assert refused.returncode == 2
+    assert "holds no run" in refused.stderr
