@@ -275,8 +275,9 @@ class Corruption(ABC):
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         """The law of x_s given x_t and x0 on one trajectory: F_s(x0, n), n drawn from p(n | x_t, x0).
 
-        Where the posterior has logits, this is averaged over x0. Of noise that x_t and x0 tell it is
-        `renoised` with nothing fresh; others, whose `bridges` says so, do it in their own way.
+        Chains of grey levels average it over a posterior's logits; others take its mean, which a draw of x0
+        should stand in for. Of noise that x_t and x0 tell it is `renoised` with nothing fresh; the rest,
+        whose `bridges` says so, do it in their own way.
         """
         return self.renoised(x_t, x0, s, t, 0.0)
 

@@ -22,6 +22,7 @@ from genbench.corruptions.gaussian_rules import Splitting, Spread
 from genbench.ops.random import Randomness
 from genbench.samplers.grids import Grid
 from genbench.samplers.iterative import Path, require_gaussian
+from genbench.samplers.measuring import estimates
 from genbench.samplers.restore import Restore
 
 VARIANCES = "posterior_variance"
@@ -58,17 +59,13 @@ class Analytic(Restore):
         errors = torch.zeros(self.steps, dtype=torch.float64)
         first = second = torch.zeros((), dtype=torch.float64)
         seen = 0
-        for batch in batches:
-            x0, labels = batch.images, batch.labels if getattr(model, "classes", 0) else None
-            for step, t in enumerate(times):
-                x_t = corruption.apply(x0, randomness.normal(x0.shape[1:], step), t)
-                error = model.denoise(x_t, t, labels).mean - x0
-                errors[step] += error.double().square().flatten(1).mean(dim=1).sum().cpu()
-            first = first + x0.double().flatten(1).mean(dim=1).sum().cpu()
-            second = second + x0.double().square().flatten(1).mean(dim=1).sum().cpu()
-            seen += len(x0)
-            if seen >= self.images:
-                break
+        for step, x0, estimate in estimates(model, times, batches, randomness, self.images):
+            error = estimate.mean - x0
+            errors[step] += error.double().square().flatten(1).mean(dim=1).sum().cpu()
+            if step == 0:
+                first = first + x0.double().flatten(1).mean(dim=1).sum().cpu()
+                second = second + x0.double().square().flatten(1).mean(dim=1).sum().cpu()
+                seen += len(x0)
         spread = second / seen - (first / seen) ** 2
         ratio = (corruption.sigma(times) / corruption.alpha(times)) ** 2
         return {VARIANCES: torch.minimum(errors / seen, torch.minimum(ratio, spread))}

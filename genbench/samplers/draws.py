@@ -18,6 +18,7 @@ from genbench.contracts import Batch, Fitted, Posterior, UserError
 from genbench.corruptions.tokens import tokens, values
 from genbench.ops.categorical import categorical
 from genbench.ops.random import Randomness, Stream
+from genbench.samplers.measuring import estimates
 
 
 class Draw(ABC):
@@ -100,17 +101,12 @@ class Scaled(Draw):
     @torch.inference_mode()
     def fit(self, model: Any, times: Tensor, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         """`draw_scales`, float64 [steps]."""
-        total, seen = torch.zeros(len(times), dtype=torch.float64), 0
-        for batch in batches:
-            labels = batch.labels if getattr(model, "classes", 0) else None
-            for step, t in enumerate(times):
-                noise = model.corruption.draw(batch.images.shape, randomness)
-                x_t = model.corruption.apply(batch.images, noise, t)
-                errors = model.denoise(x_t, t, labels).mean.double() - batch.images.double()
-                total[step] += self.scale(errors).flatten(1).mean(dim=1).sum().cpu()
-            seen += len(batch.images)
-            if seen >= self.images:
-                break
+        total = torch.zeros(len(times), dtype=torch.float64)
+        seen = torch.zeros(len(times), dtype=torch.float64)
+        for step, x0, estimate in estimates(model, times, batches, randomness, self.images):
+            errors = estimate.mean.double() - x0.double()
+            total[step] += self.scale(errors).flatten(1).mean(dim=1).sum().cpu()
+            seen[step] += len(x0)
         return {SCALES: total / seen}
 
     def placeholder(self, model: Any, steps: int) -> Fitted:
@@ -174,17 +170,9 @@ class Together(Draw):
         """`draw_factors`, float32 [steps, D, D]: Cholesky factors of the correlations."""
         size = math.prod(model.image_shape)
         total = torch.zeros(len(times), size, size, dtype=torch.float64)
-        seen = 0
-        for batch in batches:
-            labels = batch.labels if getattr(model, "classes", 0) else None
-            for step, t in enumerate(times):
-                noise = model.corruption.draw(batch.images.shape, randomness)
-                x_t = model.corruption.apply(batch.images, noise, t)
-                scores = _normal_scores(model.denoise(x_t, t, labels), batch.images, randomness)
-                total[step] += (scores.T @ scores).cpu()
-            seen += len(batch.images)
-            if seen >= self.images:
-                break
+        for step, x0, estimate in estimates(model, times, batches, randomness, self.images):
+            scores = _normal_scores(estimate, x0, randomness)
+            total[step] += (scores.T @ scores).cpu()
         scale = total.diagonal(dim1=1, dim2=2).sqrt()
         correlation = total / scale[:, None] / scale[:, :, None]
         factors = torch.linalg.cholesky(correlation + 1e-6 * torch.eye(size, dtype=torch.float64))
