@@ -60,6 +60,11 @@ class Ranks:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
+    def maximum(self, tensor: Tensor) -> None:
+        """Makes a tensor the largest over ranks, element by element, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Averages gradients over ranks in one flat message a dtype; a missing gradient counts as zero."""
         if self.world == 1:

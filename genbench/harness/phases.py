@@ -1,8 +1,8 @@
 """One training step: the generator's phases, each with an optimizer of its own.
 
 A phase's loss is minimised over its own parameters with everything else frozen. `Together` takes all
-gradients at the same weights and on the same batch before any optimizer steps. A loss or gradient that is
-not finite stops training before the optimizer has touched a weight.
+gradients at the same weights and on the same batch before any optimizer steps. From a loss or gradient that
+is not finite on, no optimizer touches a weight (see `finite`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from torch import Tensor, nn
 
 from genbench.contracts import Batch, Generator, Losses, Phase, Step, Together, UserError
 from genbench.harness.distributed import Ranks
+from genbench.harness.finite import Finite
 from genbench.harness.optimizers import Schedule
 from genbench.harness.seeding import seed_torch
-
-
-class NotFinite(Exception):
-    """A loss or a gradient was not finite; no weight has been touched by the phase that found it."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,11 @@ class Computation:
 class Optimisation:
     """A phase, its optimizer, and the gradient of its loss."""
 
-    def __init__(self, phase: Phase, recipe: Recipe, computation: Computation) -> None:
+    def __init__(self, phase: Phase, recipe: Recipe, computation: Computation, finite: Finite) -> None:
         self.phase = phase
         self.recipe = recipe
         self.computation = computation
+        self.finite = finite
         self.parameters = [p for p in phase.params.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError(f"Phase {phase.name!r} has no parameters to optimise.")
@@ -71,7 +69,7 @@ class Optimisation:
                 computation.device.type, computation.autocast, enabled=computation.autocast is not None
             ):
                 losses: Losses = self.phase.loss(piece, step)
-            self._require_finite(losses.total, "loss", step)
+            self.finite.note(losses.total, f"loss of phase {self.phase.name!r}", step)
             (losses.total / computation.accumulate).backward()
             for name, value in {"loss": losses.total, **losses.parts}.items():
                 share = value.detach().float() / computation.accumulate
@@ -80,10 +78,10 @@ class Optimisation:
         return {f"{self.phase.name}/{name}": value for name, value in logged.items()}
 
     def clip(self, step: Step) -> dict[str, Tensor]:
-        """Clips the gradient and returns its norm before that; NotFinite where it has none."""
+        """Clips the gradient and returns its norm before that."""
         limit = float("inf") if self.recipe.clip is None else self.recipe.clip
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        self._require_finite(norm, "gradient norm", step)
+        self.finite.note(norm, f"gradient norm of phase {self.phase.name!r}", step)
         if limit < float("inf"):
             nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
         return {f"{self.phase.name}/gradient_norm": norm.detach()}
@@ -93,16 +91,8 @@ class Optimisation:
         lr = self.recipe.lr * self.recipe.schedule(step.index)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.finite.guard(self.optimizer)
         self.optimizer.step()
-
-    def _require_finite(self, value: Tensor, what: str, step: Step) -> None:
-        # Every rank must agree to stop, or the others would wait for it in a collective for ever.
-        bad = not bool(torch.isfinite(value.detach()).all())
-        if self.computation.ranks.any(bad, self.computation.device):
-            raise NotFinite(
-                f"The {what} of phase {self.phase.name!r} is not finite at step {step.index} "
-                f"({float(value.detach()):g} on rank {self.computation.ranks.rank})."
-            )
 
 
 class Plan:
@@ -112,10 +102,11 @@ class Plan:
         self, generator: Generator, recipes: Callable[[str], Recipe], computation: Computation
     ) -> None:
         self.computation = computation
+        self.finite = Finite(computation.device, computation.ranks)
         self.groups: list[tuple[list[Optimisation], int]] = []
         for entry in generator.phases():
             members: Sequence[Phase] = entry.phases if isinstance(entry, Together) else [entry]
-            group = [Optimisation(phase, recipes(phase.name), computation) for phase in members]
+            group = [Optimisation(phase, recipes(phase.name), computation, self.finite) for phase in members]
             self.groups.append((group, 1 if isinstance(entry, Together) else entry.repeats))
         self.optimisations = {o.phase.name: o for group, _ in self.groups for o in group}
         if len(self.optimisations) != sum(len(group) for group, _ in self.groups):

@@ -18,7 +18,7 @@ from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.distributed import Ranks
 from genbench.harness.estimate import measure
-from genbench.harness.phases import NotFinite
+from genbench.harness.finite import NotFinite
 from genbench.harness.progress import Progress, format_duration, parse_duration
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.stopping import Stopper

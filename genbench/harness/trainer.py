@@ -17,7 +17,8 @@ from torch import Tensor
 from genbench.contracts import Batch, Generator, Step, UserError
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.ema import Average
-from genbench.harness.phases import NotFinite, Plan
+from genbench.harness.finite import NotFinite
+from genbench.harness.phases import Plan
 from genbench.harness.progress import Progress
 from genbench.harness.stopping import Stopper
 from genbench.harness.tracking import Tracker
@@ -149,7 +150,8 @@ class Trainer:
         return newest is not None
 
     def save(self, score: float | None = None) -> None:
-        """Writes a checkpoint, on the leading rank."""
+        """Writes a checkpoint, on the leading rank; NotFinite where there is nothing worth keeping."""
+        self._look()
         self._agree_on_buffers()
         ranks = self.plan.computation.ranks
         if ranks.leads:
@@ -194,6 +196,7 @@ class Trainer:
             since += 1
             sums = {name: sums.get(name, 0) + value for name, value in logged.items()}
             if self.step % self.pace.log_every == 0 or self.step == self.pace.steps:
+                self._look()
                 means = {name: float(value) / since for name, value in sums.items()}
                 means |= {"images_seen": float(self.images_seen), "train_seconds": self.clock.seconds}
                 self.tracker.log(self.step, means)
@@ -221,18 +224,30 @@ class Trainer:
         try:
             logged = self.plan.run(Step(self.step, self.pace.steps), self.take(self.step))
         except NotFinite as error:
-            folder = self.checkpoints.folder / "diverged"
-            if self.plan.computation.ranks.leads:
-                Checkpoints(folder, keep=1).save(self.step, self.state(), config_hash=self.config_hash)
-            raise NotFinite(f"{error} The weights of that moment are in {folder}.") from None
+            raise self._diverged(error) from None
         if self.average is not None:
             self.average.update(self.step, self.images_seen, self.images_per_step)
         self.step += 1
         return logged
 
+    def _look(self) -> None:
+        """Raises NotFinite where training is over; waits for the device."""
+        try:
+            self.plan.finite.look()
+        except NotFinite as error:
+            raise self._diverged(error) from None
+
+    def _diverged(self, error: NotFinite) -> NotFinite:
+        """`error` with where the weights are, which no step has changed since."""
+        folder = self.checkpoints.folder / "diverged"
+        if self.plan.computation.ranks.leads:
+            Checkpoints(folder, keep=1).save(self.step, self.state(), config_hash=self.config_hash)
+        return NotFinite(f"{error} The weights of that moment are in {folder}.")
+
     def _visit(self, periodic: list[Periodic]) -> float | None:
         score = None
         if any(self.step % entry.every == 0 for entry in periodic):
+            self._look()
             self._agree_on_buffers()
         for entry in periodic:
             if self.step % entry.every == 0 and self.step < self.pace.steps:

@@ -13,8 +13,9 @@ from torch import nn
 
 from genbench.contracts import Batch, Generator, Losses, Phase, Step, UserError
 from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.finite import NotFinite
 from genbench.harness.optimizers import Constant
-from genbench.harness.phases import Computation, NotFinite, Plan, Recipe
+from genbench.harness.phases import Computation, Plan, Recipe
 
 
 class Regression(Generator):

@@ -10,8 +10,9 @@ from torch import nn
 
 from genbench.contracts import Batch, Generator, Losses, Phase, Step, Together, UserError
 from genbench.harness.distributed import Ranks
+from genbench.harness.finite import NotFinite
 from genbench.harness.optimizers import Constant
-from genbench.harness.phases import Computation, NotFinite, Plan, Recipe
+from genbench.harness.phases import Computation, Plan, Recipe
 
 LR = 0.1
 

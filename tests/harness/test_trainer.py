@@ -11,11 +11,14 @@ import torch
 from torch import nn
 
 from genbench.contracts import Batch, Generator, Losses, Phase, Step
+from genbench.data.batches import Batches
+from genbench.data.images import ImageSet
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.distributed import Ranks
 from genbench.harness.ema import Average, WarmedUp
+from genbench.harness.finite import NotFinite
 from genbench.harness.optimizers import Constant
-from genbench.harness.phases import Computation, NotFinite, Plan, Recipe
+from genbench.harness.phases import Computation, Plan, Recipe
 from genbench.harness.progress import Progress
 from genbench.harness.stopping import Stopper
 from genbench.harness.tracking import Tracker
@@ -169,6 +172,30 @@ def test_a_loss_that_is_not_finite_leaves_a_checkpoint_and_names_phase_and_step(
     assert all(torch.isfinite(value).all() for value in state["generator"].values())
 
 
+def test_what_is_found_late_has_changed_no_weight_in_between(tmp_path):
+    """As on a GPU, where nobody looks until the losses of three steps are logged."""
+    fused = partial(torch.optim.Adam, fused=True)
+    weights = []
+    for late in (False, True):
+        folder = tmp_path / str(late)
+        subject = trainer(folder, 10, optimizer=fused, breaks_at=3)
+        subject.plan.finite.later = late
+        with pytest.raises(NotFinite, match=r"phase 'first' is not finite at step 3 .*diverged"):
+            run(subject)
+        assert subject.step == (6 if late else 3)
+        diverged = Checkpoints(folder / "diverged")
+        weights.append(diverged.load(diverged.latest())["generator"]["first.0.weight"])
+    assert torch.equal(*weights)
+
+
+def test_what_did_not_stay_finite_is_no_checkpoint(tmp_path):
+    subject = trainer(tmp_path, 4, every=1, optimizer=partial(torch.optim.Adam, fused=True), breaks_at=1)
+    subject.plan.finite.later = True
+    with pytest.raises(NotFinite):
+        run(subject)
+    assert subject.checkpoints.latest().step == 1
+
+
 def test_checkpoints_come_as_often_as_asked_and_keep_the_best(tmp_path):
     scores = {2: 5.0, 4: 1.0, 6: 3.0, 8: 4.0}
     subject = trainer(tmp_path, 9, every=1)
@@ -222,3 +249,27 @@ def test_training_time_accumulates_over_sittings_and_leaves_pictures_out(tmp_pat
     assert 3 <= second.clock.seconds <= spent
     run(second)
     assert second.clock.seconds > spent
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_not_waited_for_between_looks(tmp_path):
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    generator = Small().to(device)
+    generator._first = lambda batch, step: Losses(generator.first(batch.images.flatten(1)).square().mean())
+    generator._second = lambda batch, step: Losses(generator.second(batch.images.flatten(1)).square().mean())
+    recipe = lambda phase: Recipe(partial(torch.optim.Adam, fused=True), 1e-2, Constant(), clip=1.0)
+    plan = Plan(generator, recipe, Computation(device, torch.bfloat16, 2, 7, Ranks()))
+    average = Average(generator, WarmedUp(0.99))
+    zeros = torch.zeros(64, 1, 2, 2, dtype=torch.uint8)
+    images = ImageSet("zeros", "train", zeros, None, classes=0, levels=256, sha256="", provenance={}).to(
+        device
+    )
+    taken = Batches(images, BATCH, seed=0, flip=True)
+    for step in range(2):  # the first makes what is then there
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
+        try:
+            plan.run(Step(step, 9), (taken(3 * step + k) for k in range(3)))
+            average.update(step, 0, BATCH)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
