@@ -221,15 +221,20 @@ class DiscretisedGaussian(Chain):
         away.diagonal(dim1=-2, dim2=-1).zero_()
         return away + torch.diag_embed(1 - away.sum(dim=-1))
 
-    def _index(self, t: Tensor) -> Tensor:
+    def _index(self, t: Tensor, device: torch.device) -> Tensor:
+        """i of t = i / T, on the CPU; the tables it is for come to `device`: 256 levels' have 260 MB."""
+        if self._total.device != device:
+            tables = (self._scale, self._norm, self._squares, self._total)
+            self._scale, self._norm, self._squares, self._total = (table.to(device) for table in tables)
+            self._between = {}
         return (t * self.steps).round().long().cpu()
 
     def forward(self, p: Tensor, t: Tensor) -> Tensor:
-        matrix = self._total[self._index(t)].to(p.device)
+        matrix = self._total[self._index(t, p.device)]
         return torch.matmul(p.flatten(1, -2), matrix).reshape(p.shape)
 
     def column(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        matrix = self._transition(self._index(s), self._index(t)).to(x_t.device)
+        matrix = self._transition(self._index(s, x_t.device), self._index(t, x_t.device))
         # Row x_t of the transpose, which is column x_t.
         if matrix.ndim == 2:
             return matrix.T[x_t]
@@ -247,7 +252,7 @@ class DiscretisedGaussian(Chain):
             return torch.stack([self._transition(a, b) for a, b in zip(s.expand_as(t), t, strict=True)])
         key = int(s), int(t)
         if key not in self._between:
-            product = torch.eye(self.levels, dtype=torch.float64)
+            product = torch.eye(self.levels, dtype=torch.float64, device=self._total.device)
             for step in range(*key):
                 product = product @ self._single(torch.tensor(step))
             self._between[key] = product.float()

@@ -97,10 +97,10 @@ class Pixelation(Fading):
         self.least = least
 
     def gains(self, t: Tensor, height: int, width: int) -> Curve:
-        rows, columns = (self.basis.levels(side).to(t.device) for side in (height, width))
+        rows, columns = self.basis.levels(height), self.basis.levels(width)
         count = int(torch.maximum(rows[0], columns[0]))
         rows[0] = columns[0] = count  # the mean over a shorter side stays until the longer one's is reached
-        level = torch.minimum(rows[:, None], columns)
+        level = torch.minimum(rows[:, None], columns).to(t.device)
         faded = count * t.double()[..., None, None] - level
         fading = (faded > 0) & (faded < 1) & (level < count)
         gone = torch.where(level < count, faded.clamp(0, 1), 0.0)
