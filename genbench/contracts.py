@@ -230,6 +230,9 @@ class Level:
 class Rule(ABC):
     """How x_s follows from x_t and an estimate of x0: the three rules of unified diffusion, and others."""
 
+    earlier: ClassVar[bool] = False
+    """Does it go to the estimate's `earlier`, which is no estimate of x0?"""
+
     def check(self, corruption: Corruption, s: Tensor, t: Tensor) -> None:
         """Raises UserError where the rule needs what `corruption` has not, at its first step from t to s."""
         return None

@@ -65,8 +65,9 @@ class Additive(Timed):
         return GaussianLaw((kept, torch.ones_like(kept), -kept), terms, fresh * after)
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
-        start = self.ending.draw(shape, randomness, fitted)
-        return start.add_(randomness.normal(shape[1:], stream=Stream.NOISE), alpha=self.noise)
+        start, one = self.ending.draw(shape, randomness, fitted), torch.ones((), dtype=torch.float64)
+        noise = randomness.normal(shape[1:], stream=Stream.NOISE)
+        return combine((one, self.sigma(one)), (start, noise))
 
     def fit(self, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         one = torch.ones((), dtype=torch.float64)

@@ -29,7 +29,9 @@ class Basis(ABC):
         for side in x.shape[-2:]:
             key = side, x.dtype, x.device
             if key not in self._matrices:
-                self._matrices[key] = self.matrix(side).to(x.device, x.dtype)
+                # Made while sampling, it must still serve in training.
+                with torch.inference_mode(False):
+                    self._matrices[key] = self.matrix(side).to(x.device, x.dtype)
             found.append(self._matrices[key])
         return found[0], found[1]
 

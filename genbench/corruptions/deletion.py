@@ -155,7 +155,9 @@ class Deletion(Timed):
 
 
 def _count(t: Tensor, length: int) -> int:
-    """How many of the units are gone at t []."""
+    """How many of the units are gone at t []; ValueError for times that differ between images."""
+    if t.ndim:
+        raise ValueError(f"a step of deletion takes one time for all images, found times {tuple(t.shape)}")
     ranks = (torch.arange(length) + 1) / length
     return int(reached(ranks[None], t.cpu()).sum())
 

@@ -12,6 +12,7 @@ from genbench.contracts import Law, Posterior, Rule, UserError
 from genbench.corruptions.masking import HIDDEN, Counted, Mask, ranked, reached
 from genbench.corruptions.tokens import values
 from genbench.ops.categorical import categorical
+from genbench.ops.combine import expand
 from genbench.ops.random import Randomness, Stream
 
 
@@ -36,7 +37,7 @@ class Decoded:
         grey = categorical(self.laws, level)
         chances = self.laws.gather(-1, grey[..., None])[..., 0]
         gumbel = -torch.log(-torch.log(order.double()))
-        confidence = chances.double().clamp(min=1e-30).log() + self.noise * gumbel
+        confidence = chances.double().clamp(min=1e-30).log() + expand(self.noise, gumbel) * gumbel
         # What is shown has the last ranks, and is never hidden again.
         hidden = reached(ranked(torch.where(self.hidden, confidence, torch.inf)), self.s)
         shown = torch.where(self.hidden, values(grey, self.laws.shape[-1]).to(self.x_t.dtype), self.x_t)

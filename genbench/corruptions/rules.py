@@ -12,7 +12,7 @@ belong to Gaussian corruption alone are in `gaussian_rules`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -81,6 +81,7 @@ class LessDegraded(Rule):
     noise: standard deviation of what is added at every step but the last, delta in the paper.
     """
 
+    earlier: ClassVar[bool] = True
     noise: float
 
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
@@ -92,6 +93,5 @@ class LessDegraded(Rule):
             )
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
-        if x0.earlier is None:
-            raise UserError("The rule LessDegraded needs a model of inverse heat. Type model=ihdm.")
+        assert x0.earlier is not None
         return GaussianLaw((torch.ones_like(s),), (x0.earlier,), self.noise * (s > 0).double())

@@ -55,29 +55,34 @@ class Denoising(Generator):
 
     def loss(self, batch: Batch, step: Step) -> Losses:
         """The estimator's, at times drawn by the corruption; noise from torch's generators."""
-        return self.estimator.loss(self.trial(batch), self.corruption)
+        trial = self.trial(batch)
+        with _exact(batch.images):
+            return self.estimator.loss(trial, self.corruption)
 
     def trial(self, batch: Batch) -> Trial:
         """A batch corrupted at random times, and what the network makes of it."""
-        x0, told = batch.images, {}
-        ambient = Ambient(len(x0), x0.device)
-        if self.levels is not None:
-            x0 = dequantised(x0, self.levels, ambient)
-        if self.augment is not None:
-            x0, told["augment"] = self.augment(x0)
-        t = self.corruption.draw_times(len(x0), x0.device)
-        noise = self.corruption.draw(x0.shape, ambient)
-        x_t = self.corruption.apply(x0, noise, t)
-        output = self._evaluate(x_t, t, self._training_labels(batch.labels, ambient), **told).float()
-        return Trial(x0, noise, x_t, t, output)
+        with _exact(batch.images):
+            x0, told = batch.images, {}
+            ambient = Ambient(len(x0), x0.device)
+            if self.levels is not None:
+                x0 = dequantised(x0, self.levels, ambient)
+            if self.augment is not None:
+                x0, told["augment"] = self.augment(x0)
+            t = self.corruption.draw_times(len(x0), x0.device)
+            noise = self.corruption.draw(x0.shape, ambient)
+            x_t = self.corruption.apply(x0, noise, t)
+            labels = self._training_labels(batch.labels, ambient)
+        return Trial(x0, noise, x_t, t, self._evaluate(x_t, t, labels, **told).float())
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
         output = self._evaluate(x_t, t, labels).to(x_t.dtype)
-        return self.estimator.posterior(output, x_t, t, self.corruption)
+        with _exact(x_t):
+            return self.estimator.posterior(output, x_t, t, self.corruption)
 
     def _evaluate(self, x_t: Tensor, t: Tensor, labels: Tensor | None, **told: Tensor) -> Tensor:
-        time = self.corruption.conditioning(t).to(x_t.device).expand(len(x_t))
-        seen = self.estimator.seen(x_t, t, self.corruption)
+        with _exact(x_t):
+            time = self.corruption.conditioning(t).to(x_t.device).expand(len(x_t))
+            seen = self.estimator.seen(x_t, t, self.corruption)
         return self.network(seen, time, labels if self.classes else None, **told)
 
     def _training_labels(self, labels: Tensor | None, ambient: Ambient) -> Tensor | None:
@@ -85,3 +90,8 @@ class Denoising(Generator):
             return None
         dropped = ambient.uniform(()) < self.label_dropout
         return torch.where(dropped, torch.full_like(labels, -1), labels)
+
+
+def _exact(x: Tensor) -> torch.autocast:
+    """Autocast is for the network: a corruption whose matrix products lose digits is another corruption."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from genbench.contracts import Posterior, Rule, UserError
+from genbench.corruptions.rules import Bridge
 from genbench.ops.random import Randomness, Stream
 
 
@@ -31,13 +33,14 @@ class Bounds(Protocol):
 class CategoricalBound:
     """evaluations: times an image is corrupted to, one in each of so many equal parts of [0, 1].
 
-    A bound for any number of them, whose noise falls with it; rule: the model's step, as in sampling.
+    A bound for any number of them, whose noise falls with it; rule: the model's step, as in sampling; the
+    bridge where not given.
     """
 
     name = "bpd_bound"
 
-    def __init__(self, rule: Rule, evaluations: int = 100) -> None:
-        self.rule, self.evaluations = rule, evaluations
+    def __init__(self, rule: Rule | None = None, evaluations: int = 100) -> None:
+        self.rule, self.evaluations = rule or Bridge(), evaluations
 
     def check(self, model: Any) -> None:
         """Raises UserError where the model is not one of grey levels, or has no bound."""
@@ -48,6 +51,9 @@ class CategoricalBound:
                 f"{type(model).__name__}. Type likelihood=ode or likelihood=bound."
             )
         corruption.check_bound()
+        if steps := model.corruption.steps:
+            one = torch.ones((), dtype=torch.float64)
+            self.rule.check(model.corruption, one - 1 / steps, one)
 
     def __call__(self, model: Any, images: Tensor, levels: int, randomness: Randomness) -> Tensor:
         """The bound in bits per dimension, float64 [B], of images [B, C, H, W] at their grey levels."""

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genbench.contracts import Batch, Fitted, Posterior, UserError
 from genbench.corruptions.tokens import tokens, values
 from genbench.ops.categorical import categorical
 from genbench.ops.random import Randomness, Stream
-from genbench.samplers.measuring import estimates
+from genbench.samplers.measuring import estimates, example
 
 
 class Draw(ABC):
@@ -60,7 +60,7 @@ class Apart(Draw):
         self.temperature = temperature
 
     def check(self, model: Any) -> None:
-        estimate = _example(model)
+        estimate = example(model)
         if estimate.logits is None and estimate.variance is None:
             raise UserError(
                 "This model's estimate is a mean without a variance. Type draw=mean or draw=normal."
@@ -163,7 +163,7 @@ class Together(Draw):
                 f"draw=together keeps the correlations of all pairs of pixels, of {LARGEST} at most; images "
                 f"here have {math.prod(model.image_shape)}. Type draw=apart."
             )
-        _logits(_example(model))
+        _logits(example(model))
 
     @torch.inference_mode()
     def fit(self, model: Any, times: Tensor, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
@@ -193,15 +193,6 @@ class Together(Draw):
 
 
 @torch.inference_mode()
-def _example(model: Any) -> Posterior:
-    """An estimate, to see what is in it."""
-    device = (
-        next((each.device for each in model.parameters()), None) if isinstance(model, nn.Module) else None
-    )
-    x = torch.zeros(1, *model.image_shape, device=device)
-    return model.denoise(x, torch.ones((), dtype=torch.float64))
-
-
 def _levels(x0: Posterior, logits: Tensor, uniform: Tensor) -> Posterior:
     grey = categorical(logits.softmax(dim=-1), uniform)
     return Posterior(values(grey, logits.shape[-1]).to(x0.mean.dtype))

@@ -87,7 +87,7 @@ class Quadratic(Grid):
 class Cosine(Grid):
     """t_i = cos(pi i / (2 S)), i = 0 ... S, the shares of an image that MaskGIT hides (Chang et al. 2022).
 
-    Of discrete times the next one up; a step between equal times changes nothing.
+    Of discrete times the next one up; times may repeat.
     """
 
     def __call__(self, steps: int, corruption: Corruption) -> Tensor:

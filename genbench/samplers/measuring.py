@@ -1,11 +1,13 @@
-"""Estimates of training images at the times a sampler visits: what it learns of a model after training."""
+"""Estimates asked for outside sampling: of training images, to learn from; of nothing, to see their kind."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from genbench.contracts import Batch, Posterior
 from genbench.ops.random import Randomness
@@ -27,3 +29,13 @@ def estimates(
         seen += len(x0)
         if seen >= images:
             break
+
+
+@torch.inference_mode()
+def example(model: Any) -> Posterior:
+    """An estimate of nothing in particular, to see what is in it."""
+    device = None
+    if isinstance(model, nn.Module):
+        device = next((each.device for each in chain(model.parameters(), model.buffers())), None)
+    nothing = torch.zeros(1, *model.image_shape, device=device)
+    return model.denoise(nothing, torch.ones((), dtype=torch.float64))

@@ -16,12 +16,14 @@ from typing import Any
 
 from torch import Tensor
 
-from genbench.contracts import Batch, Fitted, Posterior, Rule
+from genbench.contracts import Batch, Fitted, Posterior, Rule, UserError
+from genbench.corruptions.gaussian import Linear
 from genbench.ops.random import Randomness
 from genbench.samplers.correctors import Langevin
 from genbench.samplers.draws import Draw, Mean
 from genbench.samplers.grids import Grid
 from genbench.samplers.iterative import Iterative, Path, require_gaussian
+from genbench.samplers.measuring import example
 
 
 class Restore(Iterative):
@@ -50,6 +52,13 @@ class Restore(Iterative):
         super().check(model)
         first, second = self.times(model.corruption)[:2]
         self.rule.check(model.corruption, second, first)
+        if first < 1 and not isinstance(model.corruption, Linear):
+            raise UserError(
+                f"{type(model.corruption).__name__} has a law to start from at t = 1, and this grid starts "
+                f"at {float(first):g}. Type grid=uniform."
+            )
+        if not isinstance(model.corruption, Linear):  # under which all estimates are of x0
+            self._check_posterior(example(model))
         self.draw.check(model)
         if self.corrector is not None:
             require_gaussian(self, model)
@@ -68,6 +77,15 @@ class Restore(Iterative):
     def posterior(self, x: Tensor, t: Tensor, step: int, path: Path) -> Posterior:
         """What the rule is given in its `step`-th step."""
         return path.estimate(x, t)
+
+    def _check_posterior(self, posterior: Posterior) -> None:
+        if self.rule.earlier and posterior.earlier is None:
+            raise UserError(f"The rule {self.rule} needs a model of inverse heat. Type model=ihdm.")
+        if posterior.earlier is not None and not self.rule.earlier:
+            raise UserError(
+                f"The rule {self.rule} needs an estimate of x0, and a model of inverse heat makes one of the "
+                "image a step less degraded. Type sampler=ihdm."
+            )
 
     def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
         for step, (t, s) in enumerate(pairwise(times)):

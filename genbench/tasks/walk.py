@@ -42,6 +42,7 @@ class Observed:
         self._model = model
         self.corruption = copy.copy(model.corruption)
         self.corruption.terminal = lambda shape, randomness, fitted: start.clone()
+        self._start = start
         self.seen: list[Tensor] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -49,6 +50,11 @@ class Observed:
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
         """The model's own answer."""
+        if x_t.shape != self._start.shape:
+            raise UserError(
+                "task=walk follows all images at once, and this sampler takes other steps for each. "
+                "Type another, such as sampler=euler."
+            )
         self.seen.append(x_t.clone())
         return self._model.denoise(x_t, t, labels)
 
@@ -59,7 +65,10 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     runs = [Path(run) for run in (config["run_dir"], *config["walk"]["beside"])]
     count = min(config["n"], MOST if len(runs) == 1 else 1)
     now = [key_of(override) for override in typed.now]
-    rows = torch.cat([quantize(_walked(run, config, now, count)) for run in runs])
+    walks = [quantize(_walked(run, config, now, count)) for run in runs]
+    if len(sizes := {tuple(walk.shape[-2:]) for walk in walks}) > 1:
+        raise UserError(f"walk.beside: runs on images of one size fit on a sheet, found {sorted(sizes)}.")
+    rows = torch.cat(walks)
     folder = RunDirectory(runs[0]).samples
     if len(runs) == 1:
         path = save_grid(rows, folder / "walk.png", COLUMNS)
@@ -109,4 +118,4 @@ def _visible(x: Tensor) -> Tensor:
     """[B, 3, H, W], whatever is hidden in blue."""
     colours = x.expand(-1, 3, -1, -1)
     blue = torch.tensor(BLUE, device=x.device)[:, None, None].expand_as(colours)
-    return torch.where(colours < (HIDDEN - 1) / 2, blue, colours)
+    return torch.where(colours == HIDDEN, blue, colours)

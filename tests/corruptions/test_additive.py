@@ -422,3 +422,11 @@ def test_training_draws_from_torchs_generators():
     expected = torch.randn(4, *SHAPE)
     torch.manual_seed(0)
     assert torch.equal(Ramp().draw((4, *SHAPE), Ambient(4, torch.device("cpu"))), expected)
+
+
+def test_sampling_starts_with_the_noise_of_the_last_time():
+    corruption, keys = Rising(ending=Examples()), Keys(torch.arange(500), 0)
+    examples = {"terminal_examples": torch.zeros(1, *SHAPE)}
+    start = corruption.terminal((500, *SHAPE), keys, examples)
+    assert abs(float(start.std()) - 0.3) < 5 * 0.3 / (2 * start.numel()) ** 0.5
+    assert not examples["terminal_examples"].any()

@@ -68,3 +68,12 @@ def test_coefficients_from_a_level_up_are_means_over_blocks(side, sizes):
         found = basis.inverse(basis.forward(x) * (level >= number))
         means = F.avg_pool2d(x, size).repeat_interleave(size, -1).repeat_interleave(size, -2)
         torch.testing.assert_close(found, means)
+
+
+def test_what_sampling_has_made_serves_in_training():
+    basis, x = Cosines(), torch.randn(1, 1, 4, 4)
+    with torch.inference_mode():
+        basis.forward(x)
+    weight = torch.ones(1, requires_grad=True)
+    basis.forward(weight * x).square().sum().backward()
+    torch.testing.assert_close(weight.grad, 2 * x.square().sum().reshape(1))

@@ -280,3 +280,9 @@ def test_images_do_not_depend_on_their_batch(rule, batch):
     x0 = images(20)
     sampled = lambda piece: sampler(Knows(Deletion(Blocks(4)), x0[piece]), Keys(piece, 3)).images
     assert torch.equal(sampled(index), torch.cat([sampled(piece) for piece in index.split(batch)]))
+
+
+def test_a_step_of_different_times_is_refused():
+    x_t, times = lines(7, HIDDEN).expand(2, 1, 2, 1), torch.tensor([0.5, 1.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match="one time"):
+        Deletion(Rows()).bridge(x_t, Posterior(x_t), times / 2, times).sample(Keys(torch.arange(2), 0), 0)

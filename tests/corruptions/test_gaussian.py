@@ -8,7 +8,7 @@ import torch
 from genbench.contracts import Posterior
 from genbench.corruptions.continuous import EDM, VE, VP, Flow, Geometric, SubVP
 from genbench.corruptions.gaussian import Gaussian
-from genbench.corruptions.gaussian_rules import Eta, LargeVariance
+from genbench.corruptions.gaussian_rules import Eta, LargeVariance, transition
 from genbench.corruptions.rules import Mixed
 from genbench.corruptions.schedules import Cosine, Linear
 from genbench.ops.random import Keys
@@ -130,3 +130,17 @@ def test_times_may_differ_within_a_batch():
     together = corruption.apply(x0, noise, t)
     for i in range(3):
         assert torch.equal(together[i], corruption.apply(x0[i : i + 1], noise[i : i + 1], t[i])[0])
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=["linear", "cosine"])
+def test_rule_three_is_ddpms_step_and_ddims_bit_for_bit(schedule):
+    """The share sigma_ts / sigma_t gives the posterior's step, 0 the deterministic one, of shared noise."""
+    corruption, keys = Gaussian(schedule), Keys(torch.arange(2), 0)
+    x_t, x0 = torch.randn(2, 2, 1, 3, 3).unbind()
+    for i in range(2, 1001):
+        share = float(
+            transition(corruption.level(time(i - 1)), corruption.level(time(i))) / corruption.sigma(time(i))
+        )
+        for rule, other in ((Mixed(share), Eta(1.0)), (Mixed(0.0), Eta(0.0))):
+            steps = [law(corruption, i - 1, i, each, x_t, x0).sample(keys, i) for each in (rule, other)]
+            assert torch.equal(*steps)

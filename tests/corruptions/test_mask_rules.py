@@ -84,3 +84,17 @@ def test_a_drawn_estimate_says_nothing_of_confidence():
         Confident().law(
             MASK, torch.full((1, 1, 2, 2), HIDDEN), Posterior(torch.zeros(1, 1, 2, 2)), time(0.5), time(1.0)
         )
+
+
+def test_every_image_has_noise_of_its_own_time():
+    """In a batch as large as an image is wide, where a mistake would not be an error."""
+    hidden, logits = torch.full((4, 1, 4, 4), HIDDEN), torch.randn(4, 1, 4, 4, 3)
+    s, t = torch.tensor([[0.1, 0.3, 0.5, 0.7], [0.2, 0.4, 0.6, 1.0]], dtype=torch.float64)
+    step = lambda at, s, t: (
+        Confident(2.0)
+        .law(MASK, hidden[at], Posterior(hidden[at], logits=logits[at]), s, t)
+        .sample(Keys(torch.arange(4)[at], 0), 0)
+    )
+    together = step(slice(None), s, t)
+    for i in range(4):
+        assert torch.equal(together[i : i + 1], step(slice(i, i + 1), s[i], t[i]))

@@ -8,13 +8,16 @@ from quadratics import NOW, Quadratic, gaussian, vertex
 from torch import nn
 
 from genbench.contracts import Batch, Step
+from genbench.corruptions.cold import Faded
 from genbench.corruptions.continuous import Geometric
+from genbench.corruptions.fading import Heat, SineWidth
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.schedules import Cosine, Linear
+from genbench.corruptions.spectral import Spectral
 from genbench.generators.denoising import Denoising
 from genbench.generators.denoising_density import DDE
 from genbench.generators.energies import MDSM, LinearLevels
-from genbench.generators.estimators import Regression
+from genbench.generators.estimators import Regression, Restoration
 from genbench.generators.oracles import GaussianOracle
 from genbench.generators.parameterisations import X0, Epsilon, Score, V
 from genbench.generators.weightings import Noise
@@ -171,3 +174,35 @@ def test_an_unconditional_model_never_sees_labels():
     assert network.labels is None
     assert float(network.time.min()) >= 0
     assert float(network.time.max()) <= 999
+
+
+@pytest.mark.parametrize(
+    "corruption",
+    [
+        Faded(Heat(SineWidth(3.0)), noise=0.02),
+        Spectral(Linear(), Heat(SineWidth(3.0)), (1, 4, 4)),
+        Gaussian(Linear()),
+    ],
+)
+def test_autocast_is_for_the_network_alone(corruption):
+    """In bfloat16 a blur's matrix products would be off by half of the noise that is added to it."""
+
+    class Sees(Zero):
+        def forward(self, x, time, labels=None):
+            self.dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+            self.x = x
+            return torch.zeros_like(x, dtype=self.dtype)
+
+    regression = (
+        Regression(Epsilon()) if corruption.invertible_in_noise and corruption.steps else Restoration()
+    )
+    model = Denoising(Sees(), corruption, regression, (1, 4, 4))
+    seen, losses = [], []
+    for narrow in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            losses.append(model.loss(batch(), Step(0, 1)).total)
+        seen.append(model.network.x)
+        assert model.network.dtype == (torch.bfloat16 if narrow else torch.float32)
+    assert torch.equal(*seen)
+    assert torch.equal(*losses)

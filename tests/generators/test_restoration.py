@@ -15,7 +15,7 @@ from genbench.corruptions.edit import Edit
 from genbench.corruptions.fading import GeometricWidth, Heat, Pixelation
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.masking import Counted, Independent, Mask
-from genbench.corruptions.rules import LessDegraded
+from genbench.corruptions.rules import LessDegraded, Mixed
 from genbench.corruptions.schedules import Linear
 from genbench.corruptions.spectral import Spectral
 from genbench.corruptions.terminal import Examples
@@ -210,6 +210,7 @@ def test_a_chain_adds_its_noise_at_every_step_but_the_last():
     fitted = {"terminal_examples": images(5, seed=3)}
     sampler = Restore(STEPS, Uniform(), LessDegraded(delta), clip=False)
     sampler.check(model)
+    model.seen.clear()
     drawn = sampler(model, Keys(torch.arange(count), 0), fitted=fitted)
     torch.testing.assert_close(drawn.images, model.x0, rtol=0, atol=1e-5)
     assert len(model.seen) == STEPS
@@ -243,6 +244,12 @@ def test_every_number_of_steps_is_walked_one_by_one(steps):
 
 
 def test_other_models_know_no_earlier_image():
-    x = images(1)
+    class Other(Knows):
+        def denoise(self, x_t, t, labels=None):
+            return Posterior(self.x0)
+
+    x0 = images(1)
     with pytest.raises(UserError, match="model=ihdm"):
-        LessDegraded(0.1).law(heat(), x, Posterior(x), time(0.5), time(0.625))
+        Restore(STEPS, Uniform(), LessDegraded(0.1), clip=False).check(Other(heat(), x0))
+    with pytest.raises(UserError, match="sampler=ihdm"):
+        Restore(STEPS, Uniform(), Mixed(0.0), clip=False).check(Knows(heat(), x0))

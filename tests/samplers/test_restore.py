@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from genbench.contracts import Denoises, UserError
+from genbench.contracts import Denoises, Posterior, UserError
+from genbench.corruptions.cold import Faded
+from genbench.corruptions.fading import Heat, SineWidth
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.gaussian_rules import Eta, LargeVariance
+from genbench.corruptions.rules import Mixed
 from genbench.corruptions.schedules import Linear
 from genbench.generators.oracles import GaussianOracle
 from genbench.ops.random import Keys
@@ -31,8 +35,6 @@ def linear_factor(model: GaussianOracle, sampler: Restore) -> tuple[float, float
     corruption, c2 = model.corruption, model.data_std**2
     variance, factor = torch.ones((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
     for t, s in pairwise(sampler.grid(sampler.steps, corruption)):
-        from genbench.contracts import Posterior
-
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
         found = sampler.rule.law(corruption, one, Posterior(one), s, t)
         gain = corruption.alpha(t) * c2 / (corruption.alpha(t) ** 2 * c2 + corruption.sigma(t) ** 2)
@@ -135,8 +137,6 @@ class TwoClasses(GaussianOracle):
     classes = 2
 
     def denoise(self, x_t, t, labels=None):
-        from genbench.contracts import Posterior
-
         return Posterior(labels.float().reshape(-1, 1, 1, 1).expand_as(x_t).clone())
 
 
@@ -180,3 +180,13 @@ def test_guidance_keeps_what_else_the_posterior_knows():
     torch.testing.assert_close(guided.mean[:, 0, 0, 0], torch.tensor([1.0, 5.0]))  # 2 y - (-1)
     assert guided.share is not None
     assert guided.variance is not None
+
+
+def test_what_is_known_at_the_end_of_time_is_not_started_from_earlier():
+    model = SimpleNamespace(corruption=Faded(Heat(SineWidth(3.0))), image_shape=SHAPE)
+    model.denoise = lambda x_t, t, labels=None: Posterior(x_t)
+    Restore(10, Uniform(), Mixed()).check(model)
+    for grid in (Quadratic(), Uniform(start=0.5)):
+        with pytest.raises(UserError, match="grid=uniform"):
+            Restore(10, grid, Mixed()).check(model)
+    Restore(10, Quadratic(), Mixed()).check(oracle())

@@ -20,6 +20,11 @@ CASES = {
     ),
     "blurring": (["model=udm", "corruption=blurring", "sampler.steps=3"], False),
     "mask": (["model=udm", "corruption=mask", "sampler.steps=3"], False),
+    "confident": (["model=udm", "corruption=mask", "rule=confident", "draw=mean", "sampler.steps=3"], False),
+    "joint": (
+        ["model=d3pm", "rule=joint", "sampler.steps=3", "metrics=likelihood", "likelihood.evaluations=2"],
+        False,
+    ),
     "edit": (["model=udm", "corruption=edit", "sampler.steps=3"], True),
     "deletion": (["model=udm", "corruption=deletion", "draw=apart"], False),
     "together": (["model=udm", "corruption=deletion", "sampler.steps=2"], True),
@@ -62,6 +67,12 @@ def test_a_run_of_every_corruption_is_recorded_and_shown(tmp_path, name):
         (["model=udm", "corruption=blur", "metrics=likelihood", "likelihood=categorical"], "likelihood=ode"),
         (["model=udm", "corruption=edit", "estimator=md4"], "estimator.bound=0"),
         (["model=ihdm", "sampler.steps=7"], "sampler.steps=100"),
+        (["model=ihdm", "sampler=restore"], "sampler=ihdm"),
+        (
+            ["model=udm", "corruption=blur", "sampler=ihdm", "sampler.steps=100", "corruption.steps=100"],
+            "model=ihdm",
+        ),
+        (["model=udm", "corruption=mask", "grid=quadratic"], "grid=uniform"),
         (["model=udm", "corruption=mask", "estimator=restoration"], "draw=mean"),
     ],
 )
