@@ -72,8 +72,7 @@ class Denoising(Generator):
         return Trial(x0, noise, x_t, t, output)
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
-        output = self._evaluate(x_t, t, labels).to(x_t.dtype)
-        return self.estimator.posterior(output, x_t, t, self.corruption)
+        return self.estimator.posterior(self._evaluate(x_t, t, labels), x_t, t, self.corruption)
 
     def _evaluate(self, x_t: Tensor, t: Tensor, labels: Tensor | None, **told: Tensor) -> Tensor:
         time = self.corruption.conditioning(t).to(x_t.device).expand(len(x_t))

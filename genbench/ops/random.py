@@ -45,7 +45,7 @@ class Stream(enum.IntEnum):
 class Counter:
     """Where a draw of normals is: the images' numbers, int64 [B], and what they share.
 
-    The word for lane l of block j of image i is Philox of counter (j, step, stream, 0) and key (index_i, seed).
+    Lane l of block j of image i is a word of Philox with counter (j, step, stream, 0), key (index_i, seed).
     """
 
     index: Tensor
