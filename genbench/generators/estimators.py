@@ -76,11 +76,9 @@ class Regression(Estimator):
 
     def seen(self, x_t: Tensor, t: Tensor, corruption: Linear) -> Tensor:
         scale = self.parameterisation.scale(corruption.alpha(t), corruption.sigma(t))
-        return (
-            x_t
-            if scale is None
-            else tensor(corruption.image(linear((scale,), (corruption.coordinates(x_t),))))
-        )
+        if scale is None:
+            return x_t
+        return tensor(corruption.image(linear((scale,), (corruption.coordinates(x_t),))))
 
     def loss(self, trial: Trial, corruption: Linear) -> Losses:
         level = corruption.level(trial.t)

@@ -183,10 +183,14 @@ def _fusable(update: Update, noise: Tensor = ONE) -> bool:
     tensors = [*update.tensors, *(inner.tensors if inner else ())]
     coefficients = [*update.weights, noise, *((*inner.coefficients, update.share) if inner else ())]
     return (
-        all(each.is_cuda and each.dtype in FUSED for each in tensors)
+        all(_has_kernel(each) for each in tensors)
         and all(each.ndim <= 1 for each in coefficients)
         and not (torch.is_grad_enabled() and any(each.requires_grad for each in tensors))
     )
+
+
+def _has_kernel(tensor: Tensor) -> bool:
+    return tensor.is_cuda and tensor.dtype in FUSED
 
 
 def _fused(update: Update, noise: Tensor | None = None, counter: Counter | None = None) -> Tensor:

@@ -6,8 +6,9 @@ and a 64-bit key to four 32-bit integers. An image's key is (seed, index); the c
     (block of four elements, step, stream, 0)
 
 so any number can be had without drawing the ones before it, and image i never sees its batch. Integers are
-exact; normals are computed in float64 and rounded once, so that vectorised and scalar code paths of the
-machine's mathematics library cannot be told apart.
+exact. On a CPU normals are computed in float64 and rounded once, so that vectorised and scalar code paths of
+the machine's mathematics library cannot be told apart; on a GPU in float32, in the kernel that uses them or
+in one of their own, always by the same instructions: they are some 1e-6 from the CPU's.
 """
 
 from __future__ import annotations
@@ -139,6 +140,10 @@ class Keys:
         return (self.words(1, 0, stream)[:, 0] * bound) >> 32
 
     def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
+        if self.index.is_cuda:
+            from genbench.ops.kernels.combine import normal
+
+            return normal(self.counter(step, stream), shape)
         count = math.prod(shape)
         lanes = self._lanes(count, step, stream)
         normals = torch.empty(*lanes[0].shape, 4, device=self.device)

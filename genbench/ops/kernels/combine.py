@@ -154,6 +154,16 @@ def rows(
     return torch.stack(columns).float()
 
 
+def normal(counter: Counter, shape: Sequence[int]) -> Tensor:
+    """Noise alone, float32 [B, *shape]."""
+    index = counter.index
+    out = torch.empty(len(index), *shape, device=index.device)
+    clock = torch.tensor([0, counter.seed, counter.step, counter.stream])
+    table = rows((), ONE)[None].to(index.device, non_blocking=True)
+    launch(out, None, None, [], table, clock.to(index.device, non_blocking=True), index, False, False)
+    return out
+
+
 def fused(update: Update, noise: Tensor | None = None, counter: Counter | None = None) -> Tensor:
     """`update` and its noise by the kernel; where it has more than MOST tensors, in several goes."""
     inner = update.inner
