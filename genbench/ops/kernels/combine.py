@@ -82,9 +82,10 @@ def step_kernel(
         estimate = tl.zeros((BLOCK,), tl.float32)
         for i in tl.static_range(COUNT):
             y = tl.load(tensors[i] + offset, mask=real).to(tl.float32)
-            total += y * weights[i]
+            # Fused explicitly: whether a compiler does so by itself changes with Triton's version.
+            total = tl.fma(y, weights[i], total)
             if INNER:
-                estimate += y * inner_weights[i]
+                estimate = tl.fma(y, inner_weights[i], estimate)
         if INNER:
             if BOUNDED:
                 # NaN stays NaN, as in torch: a sampler that diverged must not look like one that did not.
@@ -92,10 +93,10 @@ def step_kernel(
                 estimate = tl.maximum(estimate, -bound, propagate_nan=tl.PropagateNan.ALL)
             if KEEP:
                 tl.store(inner + image * size + offset, estimate.to(inner.dtype.element_ty), mask=real)
-            total += estimate * share
+            total = tl.fma(estimate, share, total)
         if NOISE:
             block = ((first + turn) * (BLOCK // 4)).to(tl.uint32)
-            total += deviation * normals(block, step, stream, key, seed, BLOCK, FAST)
+            total = tl.fma(normals(block, step, stream, key, seed, BLOCK, FAST), deviation, total)
         tl.store(out + image * size + offset, total.to(out.dtype.element_ty), mask=real)
         if FOLLOW:
             scaled = (total * scale).to(following.dtype.element_ty)
@@ -124,11 +125,11 @@ def launch(
     warps = 1 if size <= 128 else 2
     block = 128 * warps  # four elements a thread: 16 bytes of float32
     turns = min(4, triton.cdiv(size, block))
-    # What a variant does not read is given something to point to.
-    pointers = [*tensors, *[out] * (MOST - len(tensors))]
+    # What a variant leaves alone points to the table, which none writes to: torch.compile looks for aliases.
+    pointers = [*tensors, *[table] * (MOST - len(tensors))]
     strides = [each.stride(0) for each in pointers]
     traceable(step_kernel)[(images, triton.cdiv(size, block * turns))](
-        out, out if inner is None else inner, out if following is None else following, *pointers,
+        out, table if inner is None else inner, table if following is None else following, *pointers,
         table, clock, clock if index is None else index, size, images, *strides,
         COUNT=len(tensors), PER_IMAGE=table.shape[-1] > 1, INNER=summed, BOUNDED=bounded,
         NOISE=index is not None, KEEP=inner is not None, FOLLOW=following is not None,

@@ -42,9 +42,10 @@ def box_muller(first, second, FAST: tl.constexpr):
 
     u and v are (word + 1/2) / 2^32, computed in float32.
     """
-    u = first.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10
+    u = tl.fma(first.to(tl.float32), 2.3283064365386963e-10, 1.1641532182693481e-10)
     # Read as a signed number the word gives the same angle within [-pi, pi), where approximations are good.
-    angle = second.to(tl.int32, bitcast=True).to(tl.float32) * 1.4629180792671596e-09 + 7.314590396335798e-10
+    turned = second.to(tl.int32, bitcast=True).to(tl.float32)
+    angle = tl.fma(turned, 1.4629180792671596e-09, 7.314590396335798e-10)
     if FAST:
         radius = approximately("sqrt.approx.ftz.f32 $0, $1;", -approximately("lg2.approx.ftz.f32 $0, $1;", u))
         cosine = approximately("cos.approx.ftz.f32 $0, $1;", angle)
