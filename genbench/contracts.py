@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.errors import UserError as UserError
+from genbench.ops.combine import Term, tensor
 from genbench.ops.random import Randomness
 
 # --------------------------------------------------------------------------------------------- training
@@ -181,17 +182,24 @@ Noise = Any  # what a corruption draws once per trajectory: a tensor, or a struc
 class Posterior:
     """What a denoiser knows about x0 given x_t.
 
-    mean: [B, C, H, W] in [-1, 1]; logits: [B, C, H, W, V] where pixels are categorical; variance: of x0 given
-    x_t per pixel, broadcastable to the mean, where it is known; share: in [0, 1], what Improved DDPM learns
-    of the reverse step's variance, which is no variance of x0; earlier: what inverse heat dissipation knows
-    instead of x0, the mean of the image degraded one step less (its `mean` is the same, for want of better).
+    estimate: the mean of x0, [B, C, H, W] in [-1, 1], or the Combination that it is, so that a sampler's step
+    works it out on its way and not before; `mean` is its values. logits: [B, C, H, W, V] where pixels are
+    categorical; variance: of x0 given x_t per pixel, broadcastable to the mean, where it is known; share: in
+    [0, 1], what Improved DDPM learns of the reverse step's variance, which is no variance of x0; earlier:
+    what inverse heat dissipation knows instead of x0, the mean of the image degraded one step less (its
+    `mean` is the same, for want of better).
     """
 
-    mean: Tensor
+    estimate: Term
     logits: Tensor | None = None
     variance: Tensor | None = None
     share: Tensor | None = None
     earlier: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """The values of `estimate`."""
+        return tensor(self.estimate)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,19 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class TruthOr:
+    """true, false, a word for a third choice, or an object of one's own (`_target_`)."""
+
+    word: str
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, bool | Mapping) or value == self.word
+
+    def __str__(self) -> str:
+        return f"true, false or {self.word}"
+
+
+@dataclass(frozen=True)
 class Text:
     """A word or more."""
 
@@ -86,7 +99,7 @@ class Several:
         return f"a list, [...], of which each is {self.each}"
 
 
-SETTINGS: Mapping[str, Whole | Real | Truth | Several] = {
+SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several] = {
     "seed": Whole(0),
     "conditional": Truth(),
     "n": Whole(1),
@@ -105,7 +118,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | Several] = {
     "optim.clip": Real(optional=True),
     "sampler.steps": Whole(1),
     "sampler.batch_size": Whole(1),
-    "sampler.clip": Truth(),
+    "sampler.clip": TruthOr("dynamic"),
     "sampler.rule.eta": Real(zero=True),
     "metrics.n_samples": Whole(1),
     "metrics.batch_size": Whole(1),

@@ -74,7 +74,7 @@ class Blend(Timed):
                 "Textures do not mix as Gaussian noise does. Type rule=fresh or rule=deterministic."
             )
         kept = s / t
-        return GaussianLaw((kept, 1 - kept), (x_t, x0.mean), torch.zeros_like(kept))
+        return GaussianLaw((kept, 1 - kept), (x_t, x0.estimate), torch.zeros_like(kept))
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         return self.texture.draw(shape, randomness, Stream.TERMINAL)

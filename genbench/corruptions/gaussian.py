@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genbench.contracts import Corruption, Fitted, Law, Level, Noise, Posterior
 from genbench.corruptions.schedules import Schedule
-from genbench.ops.combine import combine
+from genbench.ops.combine import Term, combine
 from genbench.ops.random import Randomness, Stream
 
 
@@ -23,19 +23,19 @@ from genbench.ops.random import Randomness, Stream
 class GaussianLaw:
     """N(sum of coefficient_i tensor_i, std^2 I), kept as its terms so that a draw is one fused update.
 
-    coefficients and std: float64, shape [] or [B]; tensors: float32 [B, ...].
+    coefficients and std: float64, shape [] or [B]; terms: [B, ...], tensors or Combinations.
     """
 
     coefficients: Sequence[Tensor]
-    tensors: Sequence[Tensor]
+    terms: Sequence[Term]
     std: Tensor
 
     @property
     def mean(self) -> Tensor:
-        return combine(self.coefficients, self.tensors)
+        return combine(self.coefficients, self.terms)
 
     def sample(self, randomness: Randomness, step: int) -> Tensor:
-        return combine(self.coefficients, self.tensors, self.std, randomness, step, Stream.STEP)
+        return combine(self.coefficients, self.terms, self.std, randomness, step, Stream.STEP)
 
 
 class Linear(Corruption):
@@ -63,13 +63,13 @@ class Linear(Corruption):
         """Images [B, C, H, W] in the basis in which levels hold."""
         return x
 
-    def image(self, coordinates: Tensor) -> Tensor:
-        """The inverse of `coordinates`."""
+    def image(self, coordinates: Term) -> Term:
+        """The inverse of `coordinates`; a Combination may stay one."""
         return coordinates
 
-    def step(self, coefficients: Sequence[Tensor], tensors: Sequence[Tensor], std: Tensor) -> Law:
-        """The law of sum coefficient_i tensor_i + std z, coefficients and std being levels, z ~ N(0, I)."""
-        return GaussianLaw(coefficients, tensors, std)
+    def step(self, coefficients: Sequence[Tensor], terms: Sequence[Term], std: Tensor) -> Law:
+        """The law of sum coefficient_i term_i + std z, coefficients and std being levels, z ~ N(0, I)."""
+        return GaussianLaw(coefficients, terms, std)
 
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
         return randomness.normal(shape[1:], stream=Stream.NOISE)
@@ -77,7 +77,7 @@ class Linear(Corruption):
     def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> Law:
         added = fresh * self.sigma(s)
         kept = (self.sigma(s) ** 2 - added**2).clamp(min=0).sqrt() / self.sigma(t)
-        return self.step((kept, self.alpha(s) - kept * self.alpha(t)), (x_t, x0.mean), added)
+        return self.step((kept, self.alpha(s) - kept * self.alpha(t)), (x_t, x0.estimate), added)
 
 
 class Gaussian(Linear):

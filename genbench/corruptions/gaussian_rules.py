@@ -56,7 +56,7 @@ class GaussianRule(Rule):
 
     def law(self, corruption: Linear, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         kept, estimate, std = self.coefficients(corruption.level(s), corruption.level(t), x0)
-        return corruption.step((kept, estimate), (x_t, x0.mean), std)
+        return corruption.step((kept, estimate), (x_t, x0.estimate), std)
 
 
 class Splitting(GaussianRule, ABC):

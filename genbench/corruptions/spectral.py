@@ -19,32 +19,32 @@ from genbench.corruptions.bases import Basis
 from genbench.corruptions.fading import Fading
 from genbench.corruptions.gaussian import Linear
 from genbench.corruptions.schedules import Schedule
-from genbench.ops.combine import combine, expand
+from genbench.ops.combine import Term, combine, expand, tensor
 from genbench.ops.random import Randomness, Stream
 
 
 @dataclass(frozen=True)
 class SpectralLaw:
-    """The law of M' (sum coefficient_i * M tensor_i + std * M z), z white in pixels."""
+    """The law of M' (sum coefficient_i * M term_i + std * M z), z white in pixels."""
 
     basis: Basis
     coefficients: Sequence[Tensor]
-    tensors: Sequence[Tensor]
+    terms: Sequence[Term]
     std: Tensor
 
-    def _terms(self) -> Tensor:
-        return combine(self.coefficients, [self.basis.forward(tensor) for tensor in self.tensors])
+    def _sum(self) -> Tensor:
+        return combine(self.coefficients, [self.basis.forward(tensor(term)) for term in self.terms])
 
     @property
     def mean(self) -> Tensor:
-        return self.basis.inverse(self._terms())
+        return self.basis.inverse(self._sum())
 
     def sample(self, randomness: Randomness, step: int) -> Tensor:
-        terms = self._terms()
+        total = self._sum()
         if bool((self.std > 0).any()):
-            noise = randomness.normal(terms.shape[1:], step, Stream.STEP).to(terms.dtype)
-            terms.addcmul_(self.basis.forward(noise), expand(self.std, terms))
-        return self.basis.inverse(terms)
+            noise = randomness.normal(total.shape[1:], step, Stream.STEP).to(total.dtype)
+            total.addcmul_(self.basis.forward(noise), expand(self.std, total))
+        return self.basis.inverse(total)
 
 
 class Spectral(Linear):
@@ -76,13 +76,14 @@ class Spectral(Linear):
         return Level(_column(t.double()), alpha * gains, self.sigma(t), rate, _column(schedule.sigma_rate(t)))
 
     def coordinates(self, x: Tensor) -> Tensor:
-        return self.fading.basis.forward(x)
+        # A network's output may be of half the precision that the transform is to have.
+        return self.fading.basis.forward(x if x.dtype == torch.float64 else x.float())
 
-    def image(self, coordinates: Tensor) -> Tensor:
-        return self.fading.basis.inverse(coordinates)
+    def image(self, coordinates: Term) -> Tensor:
+        return self.fading.basis.inverse(tensor(coordinates))
 
-    def step(self, coefficients: Sequence[Tensor], tensors: Sequence[Tensor], std: Tensor) -> Law:
-        return SpectralLaw(self.fading.basis, coefficients, tensors, std)
+    def step(self, coefficients: Sequence[Tensor], terms: Sequence[Term], std: Tensor) -> Law:
+        return SpectralLaw(self.fading.basis, coefficients, terms, std)
 
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
         faded = self.image(combine((self.alpha(t),), (self.coordinates(x0),)))

@@ -75,7 +75,7 @@ class Denoising(Generator):
         return Trial(x0, noise, x_t, t, self._evaluate(x_t, t, labels, **told).float())
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Posterior:
-        output = self._evaluate(x_t, t, labels).to(x_t.dtype)
+        output = self._evaluate(x_t, t, labels)
         with _exact(x_t):
             return self.estimator.posterior(output, x_t, t, self.corruption)
 

@@ -20,7 +20,7 @@ from genbench.corruptions.gaussian_rules import LearnedVariance
 from genbench.generators.parameterisations import Parameterisation
 from genbench.generators.weightings import Flat, Weighting
 from genbench.likelihood.bound import step_bits
-from genbench.ops.combine import combine, expand
+from genbench.ops.combine import expand, linear, tensor
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Any) -> Posterior:
-        """What the output means."""
+        """What the output means; it may be of lower precision than x_t."""
 
 
 class Regression(Estimator):
@@ -76,7 +76,9 @@ class Regression(Estimator):
 
     def seen(self, x_t: Tensor, t: Tensor, corruption: Linear) -> Tensor:
         scale = self.parameterisation.scale(corruption.alpha(t), corruption.sigma(t))
-        return x_t if scale is None else corruption.image(combine((scale,), (corruption.coordinates(x_t),)))
+        if scale is None:
+            return x_t
+        return tensor(corruption.image(linear((scale,), (corruption.coordinates(x_t),))))
 
     def loss(self, trial: Trial, corruption: Linear) -> Losses:
         level = corruption.level(trial.t)
@@ -114,7 +116,7 @@ class Restoration(Estimator):
         return Posterior(self._read(output, x_t, corruption))
 
     def _read(self, output: Tensor, x_t: Tensor, corruption: Corruption) -> Tensor:
-        x0 = x_t + output if self.residual else output
+        x0 = x_t + output if self.residual else output.to(x_t.dtype)
         known = corruption.known(x_t)
         return x0 if known is None else torch.where(known, x_t, x0)
 
@@ -184,4 +186,4 @@ class Hybrid(Regression):
     def posterior(self, output: Tensor, x_t: Tensor, t: Tensor, corruption: Linear) -> Posterior:
         mean, share = output.chunk(2, dim=1)
         estimate = self.parameterisation.x0(mean, x_t, corruption.alpha(t), corruption.sigma(t))
-        return Posterior(estimate, share=(share + 1) / 2)
+        return Posterior(estimate, share=(share.to(x_t.dtype) + 1) / 2)

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from genbench.ops.combine import combine
+from genbench.ops.combine import ONE, Combination, combine
 
 
 class Parameterisation(ABC):
@@ -30,8 +30,8 @@ class Parameterisation(ABC):
         """What the network should output."""
 
     @abstractmethod
-    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The estimate of x0 that an output means."""
+    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Combination:
+        """The estimate of x0 that an output means, not worked out yet."""
 
     @abstractmethod
     def noise_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ class Epsilon(Parameterisation):
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return noise
 
-    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return combine((1 / alpha, -sigma / alpha), (x_t, output))
+    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Combination:
+        return Combination((1 / alpha, -sigma / alpha), (x_t, output))
 
     def noise_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)
@@ -61,8 +61,8 @@ class X0(Parameterisation):
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return x0
 
-    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return output
+    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Combination:
+        return Combination((ONE,), (output.to(x_t.dtype),))
 
     def noise_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return alpha / sigma
@@ -74,9 +74,9 @@ class V(Parameterisation):
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return combine((-sigma, alpha), (x0, noise))
 
-    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Combination:
         power = alpha**2 + sigma**2
-        return combine((alpha / power, -sigma / power), (x_t, output))
+        return Combination((alpha / power, -sigma / power), (x_t, output))
 
     def noise_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return alpha / (alpha**2 + sigma**2)
@@ -88,8 +88,8 @@ class Score(Parameterisation):
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return combine((-1 / sigma,), (noise,))
 
-    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return combine((1 / alpha, sigma**2 / alpha), (x_t, output))
+    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Combination:
+        return Combination((1 / alpha, sigma**2 / alpha), (x_t, output))
 
     def noise_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return sigma
@@ -101,9 +101,9 @@ class Velocity(Parameterisation):
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return noise - x0
 
-    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Combination:
         total = alpha + sigma
-        return combine((1 / total, -sigma / total), (x_t, output))
+        return Combination((1 / total, -sigma / total), (x_t, output))
 
     def noise_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return alpha / (alpha + sigma)
@@ -131,9 +131,9 @@ class EDM(Parameterisation):
         # y = x0 + s eps, so that no difference of large numbers is taken.
         return combine(((1 - skip) / out, -skip * sigma / alpha / out), (x0, noise))
 
-    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def x0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Combination:
         skip, out, _ = self.coefficients(alpha, sigma)
-        return combine((skip / alpha, out), (x_t, output))
+        return Combination((skip / alpha, out), (x_t, output))
 
     def noise_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self.coefficients(alpha, sigma)[1] * alpha / sigma

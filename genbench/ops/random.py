@@ -6,8 +6,9 @@ and a 64-bit key to four 32-bit integers. An image's key is (seed, index); the c
     (block of four elements, step, stream, 0)
 
 so any number can be had without drawing the ones before it, and image i never sees its batch. Integers are
-exact; normals are computed in float64 and rounded once, so that vectorised and scalar code paths of the
-machine's mathematics library cannot be told apart.
+exact. On a CPU normals are computed in float64 and rounded once, so that vectorised and scalar code paths of
+the machine's mathematics library cannot be told apart; on a GPU in float32, in the kernel that uses them or
+in one of their own, always by the same instructions: they are some 1e-6 from the CPU's.
 """
 
 from __future__ import annotations
@@ -41,6 +42,19 @@ class Stream(enum.IntEnum):
     PROBE = 8
 
 
+@dataclass(frozen=True)
+class Counter:
+    """Where a draw of normals is: the images' numbers, int64 [B], and what they share.
+
+    Lane l of block j of image i is a word of Philox with counter (j, step, stream, 0), key (index_i, seed).
+    """
+
+    index: Tensor
+    seed: int
+    step: int
+    stream: int
+
+
 class Randomness(Protocol):
     """A source of noise for B images: keyed and repeatable (`Keys`), or torch's own (`Ambient`)."""
 
@@ -52,6 +66,12 @@ class Randomness(Protocol):
     def device(self) -> torch.device:
         """Where its tensors are made."""
 
+    def counter(self, step: int = 0, stream: Stream = Stream.NOISE) -> Counter | None:
+        """What a kernel draws the same normals from by itself; None where nothing but `normal` can.
+
+        It stands for a call of `normal`: where each call is a new draw, so is each counter.
+        """
+
     def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
         """Standard normals, float32 of shape [B, *shape]."""
 
@@ -59,30 +79,22 @@ class Randomness(Protocol):
         """Uniforms in the open interval (0, 1), float32 of shape [B, *shape]."""
 
 
-def _multiply(multiplier: int, value: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a product of unsigned 32-bit integers held in int64.
-
-    The 64-bit product overflows int64's sign bit; halves of 16 bits keep every partial product below 2^49.
-    """
-    low_product = multiplier * (value & 0xFFFF)
-    high_product = multiplier * (value >> 16)
-    middle = high_product + (low_product >> 16)
-    return middle >> 16, ((middle & 0xFFFF) << 16) | (low_product & 0xFFFF)
-
-
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox4x32-10: four words from a counter of four words and a key of two.
 
     All are int64 tensors (broadcastable) holding unsigned 32-bit values.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        high0, low0 = _multiply(_MULTIPLIERS[0], c0)
-        high1, low1 = _multiply(_MULTIPLIERS[1], c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
-    return c0, c1, c2, c3
+    c0, c1, c2, c3, _, _ = torch.broadcast_tensors(*counter, *key)
+    rounds = torch.arange(_ROUNDS, device=key[0].device)
+    keys = [((word[..., None] + rounds * weyl) & _LOW).unbind(-1) for word, weyl in zip(key, _WEYL)]
+    for k0, k1 in zip(*keys, strict=True):
+        # A product of two unsigned words wraps round int64's sign bit and keeps all its 64 bits; the sign
+        # that its high half is shifted in with is masked off last, and so is the high half of a low word.
+        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0 = (second >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_LOW)
+        c2 = (first >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_LOW)
+        c1, c3 = second, first
+    return c0, c1 & _LOW, c2, c3 & _LOW
 
 
 @dataclass(frozen=True)
@@ -103,14 +115,19 @@ class Keys:
     def device(self) -> torch.device:
         return self.index.device
 
+    def counter(self, step: int = 0, stream: Stream = Stream.NOISE) -> Counter:
+        return Counter(self.index, self.seed, step, int(stream))
+
     def words(self, count: int, step: int, stream: Stream) -> Tensor:
         """Unsigned 32-bit words in int64, [B, count]; word 4j + l is lane l of counter block j."""
+        return torch.stack(self._lanes(count, step, stream), dim=-1).reshape(self.batch, -1)[:, :count]
+
+    def _lanes(self, count: int, step: int, stream: Stream) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four lanes, each [B, blocks], of as many blocks as hold `count` words."""
         blocks = torch.arange(-(-count // 4), device=self.device)
         constant = torch.zeros((), dtype=torch.int64, device=self.device)
         counter = (blocks, constant + step, constant + int(stream), constant)
-        key = (self.index[:, None] & _LOW, constant + (self.seed & _LOW))
-        lanes = torch.broadcast_tensors(*philox(counter, key))
-        return torch.stack(lanes, dim=-1).reshape(self.batch, -1)[:, :count]
+        return philox(counter, (self.index[:, None] & _LOW, constant + (self.seed & _LOW)))
 
     def uniform(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
         count = math.prod(shape)
@@ -123,13 +140,19 @@ class Keys:
         return (self.words(1, 0, stream)[:, 0] * bound) >> 32
 
     def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
+        if self.index.is_cuda:
+            from genbench.ops.kernels.combine import normal
+
+            return normal(self.counter(step, stream), shape)
         count = math.prod(shape)
-        pairs = self.words(count + count % 2, step, stream).reshape(self.batch, -1, 2)
-        uniform = (pairs.double() + 0.5) * 2.0**-32
-        radius = (-2.0 * uniform[..., 0].log()).sqrt()
-        angle = uniform[..., 1] * (2.0 * math.pi)
-        normals = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
-        return normals.reshape(self.batch, -1)[:, :count].float().reshape(self.batch, *shape)
+        lanes = self._lanes(count, step, stream)
+        normals = torch.empty(*lanes[0].shape, 4, device=self.device)
+        for even in (0, 2):
+            radius = lanes[even].double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+            angle = lanes[even + 1].double().add_(0.5).mul_(2.0**-32).mul_(2.0 * math.pi)
+            normals[..., even] = angle.cos().mul_(radius)
+            normals[..., even + 1] = angle.sin_().mul_(radius)
+        return normals.reshape(self.batch, -1)[:, :count].reshape(self.batch, *shape)
 
 
 class Successive:
@@ -150,6 +173,10 @@ class Successive:
     @property
     def device(self) -> torch.device:
         return self._keys.device
+
+    def counter(self, step: int = 0, stream: Stream = Stream.NOISE) -> Counter:
+        self._calls += 1
+        return self._keys.counter(self._calls, stream)
 
     def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
         self._calls += 1
@@ -179,6 +206,9 @@ class Within:
     def device(self) -> torch.device:
         return self.randomness.device
 
+    def counter(self, step: int = 0, stream: Stream = Stream.NOISE) -> Counter | None:
+        return self.randomness.counter(self.step + (step << 20), self.stream)
+
     def normal(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
         return self.randomness.normal(shape, self.step + (step << 20), self.stream)
 
@@ -195,6 +225,9 @@ class Ambient:
 
     batch: int
     device: torch.device
+
+    def counter(self, step: int = 0, stream: Stream = Stream.NOISE) -> None:
+        return None
 
     def uniform(self, shape: Sequence[int], step: int = 0, stream: Stream = Stream.NOISE) -> Tensor:
         return torch.rand(self.batch, *shape, device=self.device).clamp_(min=2.0**-25)

@@ -21,6 +21,7 @@ from genbench.contracts import Batch, Fitted, Posterior, UserError
 from genbench.corruptions.gaussian_rules import Splitting, Spread
 from genbench.ops.random import Randomness
 from genbench.samplers.grids import Grid
+from genbench.samplers.guidance import Clip
 from genbench.samplers.iterative import Path, require_gaussian
 from genbench.samplers.measuring import estimates
 from genbench.samplers.restore import Restore
@@ -39,7 +40,7 @@ class Analytic(Restore):
         steps: int,
         grid: Grid,
         rule: Splitting,
-        clip: bool = True,
+        clip: Clip = True,
         guidance: float = 0.0,
         images: int = 1000,
         noisy_end: bool = False,

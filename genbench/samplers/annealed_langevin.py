@@ -14,6 +14,7 @@ from torch import Tensor
 from genbench.ops.combine import combine
 from genbench.ops.random import Stream
 from genbench.samplers.grids import Grid
+from genbench.samplers.guidance import Clip
 from genbench.samplers.iterative import GaussianIterative, Path
 
 
@@ -31,7 +32,7 @@ class AnnealedLangevin(GaussianIterative):
         repeats: int,
         step_size: float,
         denoise: bool = True,
-        clip: bool = False,
+        clip: Clip = False,
         guidance: float = 0.0,
     ) -> None:
         super().__init__(steps, grid, clip, guidance)
@@ -48,14 +49,15 @@ class AnnealedLangevin(GaussianIterative):
         number = 0
         for t in levels:
             alpha, sigma = corruption.alpha(t), corruption.sigma(t)
-            x = combine((alpha / previous,), (x,))
+            if float(alpha) != float(previous):
+                x = combine((alpha / previous,), (x,))
             step = self.step_size * (sigma / alpha / smallest) ** 2 * alpha**2
             for _ in range(self.repeats):
                 x0 = path.estimate(x, t)
                 pull = step / sigma**2
                 x = combine(
                     (1 - pull, pull * alpha),
-                    (x, x0.mean),
+                    (x, x0.estimate),
                     (2 * step).sqrt(),
                     path.randomness,
                     number,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import UserError
-from genbench.ops.combine import combine, expand
+from genbench.ops.combine import ONE, combine
 from genbench.ops.random import Stream
 from genbench.samplers.iterative import Path
 
@@ -33,12 +33,12 @@ class Langevin:
         alpha, sigma = corruption.alpha(t), corruption.sigma(t)
         for correction in range(self.steps):
             x0 = path.estimate(x, t)
-            score = combine((-1 / sigma**2, alpha / sigma**2), (x, x0.mean))
+            score = combine((-1 / sigma**2, alpha / sigma**2), (x, x0.estimate))
             number = step * self.steps + correction
             noise = path.randomness.normal(x.shape[1:], number, Stream.CORRECTOR).to(x.dtype)
             size = 2 * (alpha / corruption.alpha(s)) ** 2 * (self.ratio * self._ratio(noise, score)) ** 2
             size = torch.minimum(size, sigma**2)
-            x = torch.addcmul(torch.addcmul(x, score, expand(size, x)), noise, expand((2 * size).sqrt(), x))
+            x = combine((ONE, size, (2 * size).sqrt()), (x, score, noise))
         return x
 
     def _ratio(self, noise: Tensor, score: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ same weights apply to x0.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,18 +16,75 @@ from torch import Tensor
 
 from genbench.contracts import ClassConditional, Posterior, UserError
 from genbench.corruptions.tokens import expectation
+from genbench.ops.combine import ONE, Term, clamped, linear, tensor
+from genbench.ops.quantile import quantile
 from genbench.samplers.counting import Counted
+
+
+class Threshold(ABC):
+    """How an estimate of x0 is kept in [-1, 1]."""
+
+    @abstractmethod
+    def __call__(self, x0: Term) -> Term:
+        """[B, C, H, W], each image on its own."""
+
+
+class Free(Threshold):
+    """Not at all, as in DDIM's code."""
+
+    def __call__(self, x0: Term) -> Term:
+        return x0
+
+
+class Static(Threshold):
+    """What is beyond is cut, as DDPM's code does before it forms the posterior's mean."""
+
+    def __call__(self, x0: Term) -> Term:
+        return clamped(x0, ONE)
+
+
+class Dynamic(Threshold):
+    """Cut at s and divided by s, the larger of 1 and a quantile of the pixels' sizes |x0_hat| in each image.
+
+    With strong guidance many pixels are beyond, and cutting them all saturates the image (Saharia et al.
+    2022, section 2.3; of their quantile they say only that it is high). share: which quantile.
+    """
+
+    def __init__(self, share: float = 0.995) -> None:
+        if not 0 < share <= 1:
+            raise UserError(f"sampler.clip.share={share}: expected a share of the pixels above 0, at most 1.")
+        self.share = share
+
+    def __call__(self, x0: Term) -> Term:
+        values = tensor(x0)
+        size = quantile(values.abs(), self.share).clamp(min=1).double()
+        return clamped(linear((1 / size,), (values,)), ONE)
+
+
+Clip = bool | str | Threshold
+"""What a sampler's `clip` may be: true and false, "dynamic", or a Threshold of one's own."""
+
+CLIPS: dict[bool | str, Threshold] = {False: Free(), True: Static(), "dynamic": Dynamic()}
+
+
+def threshold(clip: Clip) -> Threshold:
+    """The Threshold that `clip` names; UserError where it names none."""
+    if isinstance(clip, Threshold):
+        return clip
+    if clip not in CLIPS:
+        raise UserError(f"sampler.clip={clip}: expected true, false or dynamic.")
+    return CLIPS[clip]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How x0 is estimated: `guidance` is w above, `clip` whether the mean is kept in [-1, 1].
+    """How x0 is estimated: `guidance` is w above, `clip` what keeps the mean in [-1, 1]."""
 
-    DDPM's code clips before forming the posterior's mean; DDIM's code does not clip.
-    """
-
-    clip: bool = True
+    clip: Clip = True
     guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        threshold(self.clip)
 
     def check(self, model: Any) -> None:
         """Raises UserError where guidance is asked of a model without classes."""
@@ -47,7 +105,7 @@ class Estimate:
         if self.guidance and labels is not None:
             unconditional = model.denoise(x_t, t, torch.full_like(labels, -1), rows)
             posterior = self._guided(posterior, unconditional)
-        return replace(posterior, mean=posterior.mean.clamp(-1, 1)) if self.clip else posterior
+        return replace(posterior, estimate=threshold(self.clip)(posterior.estimate))
 
     def _guided(self, given: Posterior, unconditional: Posterior) -> Posterior:
         """The weights above on the mean, on logits (whose mean it then is), and on a less degraded image."""
@@ -58,7 +116,8 @@ class Estimate:
 
         if given.logits is not None:
             logits = mix(given.logits, unconditional.logits)
-            return replace(given, mean=expectation(logits).to(given.mean.dtype), logits=logits)
-        mean = mix(given.mean, unconditional.mean)
+            return replace(given, estimate=expectation(logits).to(given.mean.dtype), logits=logits)
+        weights = torch.tensor([1 + self.guidance, -self.guidance], dtype=torch.float64).unbind()
+        estimate = linear(weights, (given.estimate, unconditional.estimate))
         earlier = None if given.earlier is None else mix(given.earlier, unconditional.earlier)
-        return replace(given, mean=mean, earlier=earlier)
+        return replace(given, estimate=estimate, earlier=earlier)

@@ -14,7 +14,7 @@ from genbench.corruptions.gaussian import Gaussian
 from genbench.ops.random import Randomness
 from genbench.samplers.counting import Counted
 from genbench.samplers.grids import Grid
-from genbench.samplers.guidance import Estimate
+from genbench.samplers.guidance import Clip, Estimate
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Backwards(Sampler):
 
     needs = Denoises
 
-    def __init__(self, clip: bool = False, guidance: float = 0.0) -> None:
+    def __init__(self, clip: Clip = False, guidance: float = 0.0) -> None:
         self.take = Estimate(clip, guidance)
 
     def check(self, model: Any) -> None:
@@ -90,7 +90,7 @@ class Backwards(Sampler):
 class Iterative(Backwards):
     """A sampler on a grid of times; steps: of the grid."""
 
-    def __init__(self, steps: int, grid: Grid, clip: bool = False, guidance: float = 0.0) -> None:
+    def __init__(self, steps: int, grid: Grid, clip: Clip = False, guidance: float = 0.0) -> None:
         super().__init__(clip, guidance)
         self.steps = steps
         self.grid = grid

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import UserError
-from genbench.ops.combine import combine
+from genbench.ops.combine import Combination, Term, combine, tensor
 from genbench.samplers.grids import Grid
+from genbench.samplers.guidance import Clip
 from genbench.samplers.iterative import GaussianIterative, Path
 
 
@@ -46,17 +47,20 @@ class DPMSolver2(GaussianIterative):
     def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
         schedule = path.corruption.schedule
         for t, s in pairwise(times):
-            x0 = path.estimate(x, t).mean
+            x0 = path.estimate(x, t).estimate
             if float(path.corruption.sigma(s)) == 0:
-                x = _first_order(x, x0, t, s, path.corruption)
+                x = combine(_first_order(t, s, path.corruption), (x, x0))
                 continue
             middle = schedule.time_at((schedule.half_log_snr(t) + schedule.half_log_snr(s)) / 2)
-            between = _first_order(x, x0, t, middle, path.corruption)
-            eps = _noise(between, path.estimate(between, middle).mean, middle, path.corruption)
+            between = combine(_first_order(t, middle, path.corruption), (x, x0))
+            x0 = path.estimate(between, middle).estimate
             scale = path.corruption.alpha(s) / path.corruption.alpha(t)
             # sigma_s (e^h - 1), in a form that is exact for small steps too.
             gain = scale * path.corruption.sigma(t) - path.corruption.sigma(s)
-            x = combine((scale, -gain), (x, eps))
+            # eps_hat = (between - alpha x0_hat) / sigma at the middle
+            share = gain / path.corruption.sigma(middle)
+            weights = (scale, -share, share * path.corruption.alpha(middle))
+            x = combine(weights, (x, between, x0))
         return x
 
 
@@ -74,14 +78,15 @@ class DPMSolverPP2M(GaussianIterative):
             h = _stretch(t, s, corruption)
             if h == 0:  # a repeated time
                 continue
-            x0 = path.estimate(x, t).mean
+            x0 = path.estimate(x, t).estimate
+            kept, share = _first_order(t, s, corruption)
             if previous is None or math.isinf(h):
-                estimate = x0
+                x = combine((kept, share), (x, x0), keep=x0)
             else:
-                slope = torch.tensor(h / (2 * h_previous), dtype=torch.float64)  # 0 after an infinite step
-                estimate = combine((1 + slope, -slope), (x0, previous))
-            x = _first_order(x, estimate, t, s, corruption)
-            previous, h_previous = x0, h
+                slope = h / (2 * h_previous)  # 0 after an infinite step
+                weights = (kept, share * (1 + slope), -share * slope)
+                x = combine(weights, (x, x0, previous), keep=x0)
+            previous, h_previous = tensor(x0), h
         return x
 
 
@@ -97,7 +102,7 @@ class UniPC(GaussianIterative):
         self,
         steps: int,
         grid: Grid,
-        clip: bool = False,
+        clip: Clip = False,
         guidance: float = 0.0,
         order: int = 3,
         corrector: bool = True,
@@ -115,42 +120,47 @@ class UniPC(GaussianIterative):
         corruption = path.corruption
         times = torch.cat((times[:1], times[1:][times.diff() != 0]))  # a repeated time is no step
         lambdas = [float(value) for value in corruption.schedule.half_log_snr(times)]
-        known = [path.estimate(x, times[0]).mean]
+        known = [path.estimate(x, times[0]).estimate]
         for step, (t, s) in enumerate(pairwise(times)):
-            base = _first_order(x, known[-1], t, s, corruption)
+            base, start = _first_order(t, s, corruption), x
             h = lambdas[step + 1] - lambdas[step]
             # An infinite step, from pure noise or to the data, has no higher terms and is in nobody's past.
             past = [lam for lam in lambdas[: step + 1] if math.isfinite(lam)]
             order = min(self.order, len(past)) if math.isfinite(h) else 1
             ratios = [(past[-1 - m] - past[-1]) / h for m in range(1, order)]
-            differences = [known[-1 - m] - known[-1] for m in range(1, order)]
-            x = self._corrected(base, ratios, differences, h, s, corruption)
+            x = self._step(start, base, known[::-1][:order], ratios, h, s, corruption)
             if step + 2 == len(times):  # no evaluation follows that a corrector could use
                 break
-            known.append(path.estimate(x, s).mean)
+            known.append(path.estimate(x, s).estimate)
             if self.corrector and math.isfinite(h):
-                ratios.append(1.0)
-                differences.append(known[-1] - known[-2])
-                x = self._corrected(base, ratios, differences, h, s, corruption)
+                others = [*known[::-1][1 : order + 1], known[-1]]
+                x = self._step(start, base, others, [*ratios, 1.0], h, s, corruption)
         return x
 
-    def _corrected(
+    def _step(
         self,
-        base: Tensor,
+        x: Tensor,
+        base: tuple[Tensor, Tensor],
+        estimates: Sequence[Term],
         ratios: Sequence[float],
-        differences: Sequence[Tensor],
         h: float,
         s: Tensor,
         corruption: Any,
     ) -> Tensor:
-        """The first-order step plus what differences of estimates say of the integral's higher terms."""
-        if not ratios:
-            return base
-        b = math.expm1(-h) if self.bh == "expm1" else -h
-        weights = _weights(ratios, h, b)
-        alpha = corruption.alpha(s)
-        coefficients = [-alpha * b * weight / ratio for weight, ratio in zip(weights, ratios, strict=True)]
-        return combine((torch.ones_like(alpha), *coefficients), (base, *differences))
+        """The first-order step plus what differences of estimates say of the integral's higher terms.
+
+        base: the first-order step's coefficients of x and of the first of `estimates`, the one at its start;
+        the others are ahead of or behind it by `ratios` of h.
+        """
+        kept, share = base
+        coefficients: list[Tensor] = []
+        if ratios:
+            b = math.expm1(-h) if self.bh == "expm1" else -h
+            alpha = corruption.alpha(s)
+            weights = _weights(ratios, h, b)
+            coefficients = [-alpha * b * by / ratio for by, ratio in zip(weights, ratios, strict=True)]
+        newest = next((each for each in estimates if isinstance(each, Combination) and not each.known), None)
+        return combine((kept, share - sum(coefficients), *coefficients), (x, *estimates), keep=newest)
 
 
 def _weights(ratios: Sequence[float], h: float, b: float) -> list[float]:
@@ -176,16 +186,10 @@ def _phi(k: int, z: float) -> float:
     return value
 
 
-def _first_order(x: Tensor, x0: Tensor, t: Tensor, s: Tensor, corruption: Any) -> Tensor:
-    """The step with a constant estimate, which is DDIM's."""
+def _first_order(t: Tensor, s: Tensor, corruption: Any) -> tuple[Tensor, Tensor]:
+    """Coefficients of x and x0_hat in the step with a constant estimate, which is DDIM's."""
     kept = corruption.sigma(s) / corruption.sigma(t)
-    return combine((kept, corruption.alpha(s) - kept * corruption.alpha(t)), (x, x0))
-
-
-def _noise(x: Tensor, x0: Tensor, t: Tensor, corruption: Any) -> Tensor:
-    """eps_hat = (x - alpha x0_hat) / sigma."""
-    sigma = corruption.sigma(t)
-    return combine((1 / sigma, -corruption.alpha(t) / sigma), (x, x0))
+    return kept, corruption.alpha(s) - kept * corruption.alpha(t)
 
 
 def _stretch(t: Tensor, s: Tensor, corruption: Any) -> float:

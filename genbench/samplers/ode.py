@@ -18,14 +18,20 @@ from genbench.contracts import Level, Posterior, UserError
 from genbench.ops.combine import combine
 from genbench.ops.random import Stream
 from genbench.samplers.grids import Grid
+from genbench.samplers.guidance import Clip
 from genbench.samplers.iterative import Backwards, GaussianIterative, Path, require_gaussian
 from genbench.samplers.runge_kutta import dormand_prince
 
 
+def drift(level: Level) -> tuple[Tensor, Tensor]:
+    """(f, g) of u(x, t) = f x + g x0_hat."""
+    fade = level.sigma_rate / level.sigma
+    return fade, level.alpha_rate - fade * level.alpha
+
+
 def velocity(x: Tensor, x0: Posterior, level: Level) -> Tensor:
     """u(x, t) from the estimate at x, in the dtype of x."""
-    fade = level.sigma_rate / level.sigma
-    return combine((fade, level.alpha_rate - fade * level.alpha), (x, x0.mean))
+    return combine(drift(level), (x, x0.estimate))
 
 
 class Heun(GaussianIterative):
@@ -40,7 +46,7 @@ class Heun(GaussianIterative):
         self,
         steps: int,
         grid: Grid,
-        clip: bool = False,
+        clip: Clip = False,
         guidance: float = 0.0,
         churn: float = 0.0,
         churn_min: float = 0.0,
@@ -62,11 +68,13 @@ class Heun(GaussianIterative):
             if there.sigma == 0:
                 x = x0.mean
                 continue
-            first = velocity(x, x0, here)
-            euler = combine((torch.ones_like(t), s - t), (x, first))
-            second = velocity(euler, path.estimate(euler, s), there)
-            half = (s - t) / 2
-            x = combine((torch.ones_like(t), half, half), (x, first, second))
+            dt = s - t
+            fade, gain = drift(here)
+            euler = combine((1 + dt * fade, dt * gain), (x, x0.estimate))
+            # x + dt (u + u') / 2 with u = (euler - x) / dt, so that u itself is never made.
+            half, (fade, gain) = torch.full_like(dt, 0.5), drift(there)
+            terms = (x, euler, path.estimate(euler, s).estimate)
+            x = combine((half, half + dt / 2 * fade, dt / 2 * gain), terms)
         return x
 
     def _churned(self, x: Tensor, t: Tensor, step: int, path: Path) -> tuple[Tensor, Tensor]:
@@ -100,7 +108,7 @@ class RungeKutta45(Backwards):
         start: float = 1.0,
         end: float | None = None,
         denoise: bool = True,
-        clip: bool = False,
+        clip: Clip = False,
         guidance: float = 0.0,
     ) -> None:
         super().__init__(clip, guidance)

@@ -22,6 +22,7 @@ from genbench.ops.random import Randomness
 from genbench.samplers.correctors import Langevin
 from genbench.samplers.draws import Draw, Mean
 from genbench.samplers.grids import Grid
+from genbench.samplers.guidance import Clip
 from genbench.samplers.iterative import Iterative, Path, require_gaussian
 from genbench.samplers.measuring import example
 
@@ -38,7 +39,7 @@ class Restore(Iterative):
         steps: int,
         grid: Grid,
         rule: Rule,
-        clip: bool = True,
+        clip: Clip = True,
         guidance: float = 0.0,
         corrector: Langevin | None = None,
         draw: Draw | None = None,

@@ -96,7 +96,7 @@ class Forgetful(Mixed):
 
     def law(self, corruption, x_t, x0, s, t):
         law = super().law(corruption, x_t, x0, s, t)
-        return type(law)(law.coefficients[1:], law.tensors[1:], law.std)
+        return type(law)(law.coefficients[1:], law.terms[1:], law.std)
 
 
 @pytest.mark.parametrize("seed", range(3))

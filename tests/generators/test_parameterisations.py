@@ -37,7 +37,7 @@ def drawn(schedule, count: int = 200):
 @every_path
 def test_reading_the_target_returns_the_image(kind, schedule):
     alpha, sigma, x0, noise, x_t = drawn(schedule)
-    found = kind.x0(kind.target(x0, noise, alpha, sigma), x_t, alpha, sigma)
+    found = kind.x0(kind.target(x0, noise, alpha, sigma), x_t, alpha, sigma).tensor()
     torch.testing.assert_close(found, x0, atol=1e-9, rtol=1e-9)
 
 
@@ -46,7 +46,7 @@ def test_reading_the_target_returns_the_image(kind, schedule):
 def test_an_error_of_the_output_is_this_error_of_the_noise(kind, schedule):
     """eps = (x_t - alpha x0) / sigma read off an output that is off by one, against `noise_error`."""
     alpha, sigma, x0, noise, x_t = drawn(schedule)
-    off = kind.x0(kind.target(x0, noise, alpha, sigma) + 1, x_t, alpha, sigma)
+    off = kind.x0(kind.target(x0, noise, alpha, sigma) + 1, x_t, alpha, sigma).tensor()
     error = (alpha[:, None] * (off - x0) / sigma[:, None]).abs()
     torch.testing.assert_close(
         error, kind.noise_error(alpha, sigma)[:, None].expand_as(error), rtol=1e-6, atol=1e-9
@@ -64,7 +64,7 @@ def test_conversions_between_all_kinds_agree():
     eps_hat = (x_t - alpha[:, None] * x0_hat) / sigma[:, None]
     for kind in KINDS:
         output = kind.target(x0_hat, eps_hat, alpha, sigma)
-        torch.testing.assert_close(kind.x0(output, x_t, alpha, sigma), x0_hat, atol=1e-9, rtol=0)
+        torch.testing.assert_close(kind.x0(output, x_t, alpha, sigma).tensor(), x0_hat, atol=1e-9, rtol=0)
     torch.testing.assert_close(Score().target(x0_hat, eps_hat, alpha, sigma), -eps_hat / sigma[:, None])
 
 
@@ -82,7 +82,7 @@ def test_single_precision_converts_back_and_forth_at_every_time(schedule):
     size = x_t.abs().amax(1, keepdim=True).clamp(min=1)
 
     def read(kind, output):
-        x0_hat = kind.x0(output, x_t, alpha, sigma)
+        x0_hat = kind.x0(output, x_t, alpha, sigma).tensor()
         return x0_hat, ((x_t - alpha[:, None] * x0_hat) / sigma[:, None]).float()
 
     for one in KINDS:
@@ -142,7 +142,7 @@ def test_edms_loss_is_the_denoising_error_over_c_out_squared():
     alpha = torch.ones_like(sigma)
     x0, noise, wrong = torch.randn(3, 9, 5, dtype=torch.float64)
     output = kind.target(x0, noise, alpha, sigma) + wrong
-    denoised = kind.x0(output, x0 + sigma[:, None] * noise, alpha, sigma)
+    denoised = kind.x0(output, x0 + sigma[:, None] * noise, alpha, sigma).tensor()
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     torch.testing.assert_close(weight[:, None] * (denoised - x0) ** 2, wrong**2, rtol=1e-7, atol=1e-10)
     torch.testing.assert_close(weight * kind.coefficients(alpha, sigma)[1] ** 2, alpha)
@@ -176,7 +176,7 @@ def test_edm_sees_and_asks_for_unit_variance(schedule):
 def test_edm_with_a_silent_network_is_the_best_linear_denoiser():
     kind, corruption = EDM(0.5), Gaussian(EDMLevels())
     x, t = torch.randn(6, 1, 2, 2).double(), torch.logspace(-4, 0, 6, dtype=torch.float64)
-    silent = kind.x0(torch.zeros_like(x), x, corruption.alpha(t), corruption.sigma(t))
+    silent = kind.x0(torch.zeros_like(x), x, corruption.alpha(t), corruption.sigma(t)).tensor()
     torch.testing.assert_close(silent, GaussianOracle(corruption, (1, 2, 2), std=0.5).denoise(x, t).mean)
 
 

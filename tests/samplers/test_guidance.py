@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genbench.contracts import Posterior
+from genbench.contracts import Posterior, UserError
 from genbench.corruptions.continuous import EDM, VP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.tokens import expectation
@@ -13,7 +13,7 @@ from genbench.generators.oracles import GaussianOracle
 from genbench.ops.random import Keys
 from genbench.samplers.counting import Counted
 from genbench.samplers.grids import LogSNR, Rho
-from genbench.samplers.guidance import Estimate
+from genbench.samplers.guidance import Dynamic, Estimate, Free, Static, threshold
 from genbench.samplers.multistep import DPMSolver2, DPMSolverPP2M, UniPC
 from genbench.samplers.ode import Heun, RungeKutta45
 
@@ -95,3 +95,37 @@ def test_guidance_weighs_a_less_degraded_image():
         Counted(Labelled(), 2), torch.zeros(2, 1, 1, 1), torch.ones(()), torch.tensor([0, 1])
     )
     torch.testing.assert_close(found.earlier, torch.full((2, 1, 1, 1), 4.0))  # 3 * 2 - 2 * 1
+
+
+def test_what_clip_may_be():
+    assert [type(threshold(clip)) for clip in (False, True, "dynamic")] == [Free, Static, Dynamic]
+    own = Dynamic(0.9)
+    assert threshold(own) is own
+    with pytest.raises(UserError, match="true, false or dynamic"):
+        Estimate("static")
+    with pytest.raises(UserError, match=r"sampler\.clip\.share"):
+        Dynamic(0.0)
+
+
+def test_dynamic_thresholds_follow_each_image():
+    """Of 101 sizes 0, 0.01 m, ..., m the 0.9 quantile is 0.9 m: an image within [-1, 1] stays, another
+    is cut there and divided by it, whatever the images beside it are."""
+    ramp = torch.linspace(0, 1, 101, dtype=torch.float64) * torch.tensor([1.0, -1.0]).repeat(51)[:101]
+    x = torch.stack([ramp, 3 * ramp, 10 * ramp])
+    found = Dynamic(0.9)(x).tensor()
+    limits = torch.tensor([1.0, 2.7, 9.0], dtype=torch.float64)[:, None]
+    torch.testing.assert_close(found, x.clamp(-limits, limits) / limits)
+    assert torch.equal(found[1:2], Dynamic(0.9)(x[1:2]).tensor())
+    assert torch.equal(Dynamic(1.0)(x[:1]).tensor(), x[:1])
+
+
+def test_an_estimate_is_kept_within_its_threshold():
+    class Far:
+        def denoise(self, x_t, t, labels=None):
+            return Posterior(4 * x_t)
+
+    x = torch.tensor([-1.0, 0.1, 0.5, 1.0]).reshape(1, 1, 2, 2)
+    estimate = lambda clip: Estimate(clip)(Counted(Far(), 1), x, torch.ones(()), None).mean.flatten().tolist()
+    assert estimate(False) == [-4.0, pytest.approx(0.4), 2.0, 4.0]
+    assert estimate(True) == [-1.0, pytest.approx(0.4), 1.0, 1.0]
+    assert estimate(Dynamic(1.0)) == [-1.0, pytest.approx(0.1), 0.5, 1.0]

@@ -172,7 +172,8 @@ def test_guidance_keeps_what_else_the_posterior_knows():
 
         def denoise(self, x_t, t, labels=None):
             known = super().denoise(x_t, t)
-            return replace(known, mean=known.mean + labels.reshape(-1, 1, 1, 1), share=torch.ones_like(x_t))
+            shifted = known.mean + labels.reshape(-1, 1, 1, 1)
+            return replace(known, estimate=shifted, share=torch.ones_like(x_t))
 
     model = Sharing(Gaussian(Linear()), SHAPE)
     x, t, labels = torch.zeros(2, *SHAPE), torch.tensor(0.5).double(), torch.tensor([0, 2])
