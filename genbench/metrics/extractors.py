@@ -9,7 +9,6 @@ and of `logits` (inception score), and the digest of its weights goes into every
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -17,11 +16,11 @@ import pickle
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from genbench.contracts import UserError
 from genbench.metrics.card import SHIPPED, Card
 from genbench.networks.classifier import ConvClassifier
+from genbench.ops.precision import exact
 from genbench.ops.quantize import dequantize
 
 
@@ -115,7 +115,7 @@ class Shipped:
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         _expect_bytes(images, self.card.image_shape[0])
-        with torch.no_grad(), _exact(self.device):
+        with torch.no_grad(), exact(self.device):
             pixels = dequantize(images.to(self.device)).contiguous(memory_format=torch.channels_last)
             pool, logits = self.network(pixels)
         return {"pool": pool, "logits": logits}
@@ -195,7 +195,7 @@ class Inception:
             images = images.expand(-1, 3, -1, -1)
         _expect_bytes(images, 3)
         network = self._loaded[0].to(self.device).to(memory_format=torch.channels_last)
-        with torch.no_grad(), _exact(self.device):
+        with torch.no_grad(), exact(self.device):
             found = network(images.to(self.device))
         return dict(zip((self.features, self.logits), found))
 
@@ -272,26 +272,6 @@ def _expect_bytes(images: Tensor, channels: int) -> None:
             f"expected images uint8 [B, {channels}, H, W], found {images.dtype} {tuple(images.shape)}; "
             "genbench.ops.quantize turns images in [-1, 1] into uint8"
         )
-
-
-@contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Full float32 convolutions and products: no autocast and no TF32, whatever training has switched on.
-
-    TF32 keeps 10 bits of each factor and is the default of cuDNN's convolutions; with it a distance would
-    depend on the card it was computed on.
-    """
-    backends: Any = torch.backends
-    settings = [backends.cudnn.conv, backends.cuda.matmul]
-    before = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for setting, precision in zip(settings, before):
-            setting.fp32_precision = precision
 
 
 def _url() -> str:
