@@ -16,9 +16,21 @@ from torch import Tensor
 
 from genbench.contracts import Fitted, Noise, Posterior, Rule, UserError
 from genbench.corruptions.clock import Timed
-from genbench.corruptions.tokens import CategoricalLaw, one_hot, probabilities, tokens, values
+from genbench.corruptions.tokens import (
+    CategoricalLaw,
+    drawn_alike,
+    one_hot,
+    probabilities,
+    tokens,
+    values,
+)
+from genbench.corruptions.transitions import Transitions
 from genbench.ops.categorical import categorical
+from genbench.ops.combine import expand
 from genbench.ops.random import Randomness, Stream
+
+FLOOR = 1e-30
+"""Added to what a model thinks impossible, so that the divergence from it is finite."""
 
 
 class Discrete(Timed):
@@ -42,31 +54,54 @@ class Chain(Discrete):
 
     @abstractmethod
     def column(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """q(x_t | x_s = k) for every level k, [B, ..., V], of tokens x_t [B, ...] and s < t."""
+        """q(x_t | x_s = k) for every level k, [B, ..., V], of tokens x_t [B, ...] and s < t.
+
+        A tensor of its own, which may be written over, and so is `likelihood`.
+        """
+
+    def marginal(self, x0: Tensor, t: Tensor) -> Tensor:
+        """q(x_t = k | x_0) for every level k, [B, ..., V], of tokens x0 [B, ...]."""
+        return self.forward(one_hot(x0, self.levels), t)
+
+    def likelihood(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """q(x_t | x_0 = k) for every level k, [B, ..., V], of tokens x_t [B, ...]."""
+        return self.column(x_t, torch.zeros_like(t), t)
 
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
         return randomness.uniform(shape[1:], stream=Stream.NOISE)
 
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
-        law = self.forward(one_hot(tokens(x0, self.levels), self.levels), t)
+        law = self.marginal(tokens(x0, self.levels), t)
         return values(categorical(law, noise), self.levels)
 
     def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> CategoricalLaw:
         if fresh < 1:
-            raise UserError(f"{type(self).__name__} cannot tell its noise from x_t. Type rule=fresh.")
+            raise UserError(
+                f"{type(self).__name__} cannot tell its noise from x_t. Type rule=bridge or rule=fresh."
+            )
+        if x0.logits is None:
+            return CategoricalLaw(self.marginal(tokens(x0.mean, self.levels), s))
         return CategoricalLaw(self.forward(probabilities(x0, self.levels), s))
 
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> CategoricalLaw:
         """sum_x0 q(x_s | x_t, x0) p(x0 | x_t), the exact step where the posterior is."""
-        at_t, given = tokens(x_t, self.levels), probabilities(x0, self.levels)
-        reach = self.column(at_t, torch.zeros_like(t), t)
-        # An x0 from which x_t cannot be reached has no posterior probability either. Below 1e-37, 1 / reach
-        # may be infinite.
-        weights = torch.where(reach > 0, given / reach.clamp(min=1e-37), 0.0)
+        at_t = tokens(x_t, self.levels)
         # Where no x0 is left, as after an unlikely draw, x_t is not asked: a law of zeros has no meaning.
-        none = weights.sum(dim=-1, keepdim=True) == 0
-        onward = torch.where(none, 1.0, self.column(at_t, s, t))
-        return CategoricalLaw(self.forward(torch.where(none, given, weights), s) * onward)
+        if x0.logits is None:
+            at_0 = tokens(x0.mean, self.levels)
+            none = self.marginal(at_0, t).gather(-1, at_t[..., None]) == 0
+            onward = self.column(at_t, s, t).masked_fill_(none, 1.0)
+            return CategoricalLaw(onward.mul_(self.marginal(at_0, s)))
+        # An x0 from which x_t cannot be reached has no posterior probability either, and what is left is a
+        # law: of sharp estimates that are wrong too little would be left to divide by. The reciprocals of
+        # numbers below 1e-37 may be infinite.
+        inverse = self.likelihood(at_t, t)
+        far = inverse < 1e-37
+        none = x0.logits.detach().masked_fill(far, -torch.inf).amax(dim=-1, keepdim=True) == -torch.inf
+        inverse.reciprocal_().masked_fill_(far, 0.0).masked_fill_(none, 1.0)
+        given = x0.logits.masked_fill(far & ~none, -torch.inf).softmax(dim=-1)
+        law = self.forward(given * inverse, s)
+        return CategoricalLaw(law * self.column(at_t, s, t).masked_fill_(none, 1.0))
 
     def joint(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> CategoricalLaw:
         """sum_x0 q(x_s, x_t | x0) p(x0 | x_t), as published (eq. 4); no law of x_s given x_t in general."""
@@ -89,18 +124,18 @@ class Chain(Discrete):
         true = _normal(self.bridge(x_t, Posterior(x0), s, t).probabilities)
         made = rule.law(self, x_t, x0_hat, s, t)
         assert isinstance(made, CategoricalLaw)
-        return self.steps * _divergence(true, _normal(made.probabilities))
+        # Of a law made here and now, in place.
+        return self.steps * _divergence(true, made.probabilities.add_(FLOOR))
 
     def prior(self, x0: Tensor) -> Tensor:
         """KL(q(x_1 | x0) || stationary), nats for every pixel."""
         one = torch.ones((), dtype=torch.float64)
-        end = self.forward(one_hot(tokens(x0, self.levels), self.levels), one)
-        return _divergence(_normal(end), self.stationary().to(end.device).expand_as(end))
+        end = self.marginal(tokens(x0, self.levels), one)
+        return _divergence(_normal(end), (self.stationary().to(end.device) + FLOOR).expand_as(end))
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         uniform = randomness.uniform(shape[1:], stream=Stream.TERMINAL)
-        law = self.stationary().to(uniform.device).expand(*uniform.shape, self.levels)
-        return values(categorical(law, uniform), self.levels)
+        return values(drawn_alike(self.stationary().to(uniform.device), uniform), self.levels)
 
     @abstractmethod
     def stationary(self) -> Tensor:
@@ -112,8 +147,10 @@ def _normal(p: Tensor) -> Tensor:
 
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) over the last dimension; q is held above 1e-30."""
-    return (torch.xlogy(p, p) - p * q.clamp(min=1e-30).log()).sum(dim=-1)
+    """KL(p || q) over the last dimension, of a law p and q above 0 of any sum."""
+    # Differences of logarithms: a quotient's gradient is divided by the square of a sum, which may be 0.
+    crossed = q.sum(dim=-1).log() - q.log().mul_(p).sum(dim=-1)
+    return crossed - torch.special.entr(p).sum(dim=-1)
 
 
 class Keep(ABC):
@@ -157,17 +194,34 @@ class Resampled(Chain):
         if s is not None:
             before = self.keep(s)
             kept = torch.where(before > 0, kept / before, torch.zeros_like(kept))
-        kept = kept.to(like.device, torch.float32)
-        return kept.reshape(kept.shape + (1,) * (like.ndim - kept.ndim)) if kept.ndim else kept
+        return expand(kept, like)
 
     def forward(self, p: Tensor, t: Tensor) -> Tensor:
         kept = self._kept(None, t, p)
-        return kept * p + (1 - kept) * self.stationary().to(p.device) * p.sum(dim=-1, keepdim=True)
+        # In place, which these products allow: p is as large as memory will have it.
+        drawn = (1 - kept) * self.stationary().to(p.device)
+        return (kept * p).addcmul_(drawn, p.sum(dim=-1, keepdim=True))
+
+    def marginal(self, x0: Tensor, t: Tensor) -> Tensor:
+        law = self.stationary().to(x0.device).expand(*x0.shape, self.levels)
+        kept = self._kept(None, t, law)
+        return _raised((1 - kept) * law, x0, kept)
 
     def column(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        same = one_hot(x_t, self.levels)
-        kept = self._kept(s, t, same)
-        return kept * same + (1 - kept) * self.stationary().to(x_t.device)[x_t][..., None]
+        law = self.stationary().to(x_t.device)[x_t][..., None]
+        kept = self._kept(s, t, law)
+        return _raised(((1 - kept) * law).repeat_interleave(self.levels, dim=-1), x_t, kept)
+
+    def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
+        # What is above the chance of being kept is, scaled, as good a uniform number, and no law is needed.
+        kept = expand(self.keep(t), noise.double())
+        drawn = drawn_alike(self.stationary().to(noise.device), (noise - kept) / (1 - kept))
+        return values(torch.where(noise < kept, tokens(x0, self.levels), drawn), self.levels)
+
+
+def _raised(law: Tensor, x: Tensor, kept: Tensor) -> Tensor:
+    """`law` [B, ..., V] with `kept` more at each token of x [B, ...], in place."""
+    return law.scatter_add_(-1, x[..., None], kept.expand(*x.shape, 1))
 
 
 class Uniform(Resampled):
@@ -195,68 +249,54 @@ class DiscretisedGaussian(Chain):
     missing in a row stays (Austin et al. 2021, eq. 8 of appendix A).
     """
 
-    steps: int
-
     def __init__(
-        self, levels: int, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+        self, levels: int, steps: int | None = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> None:
         super().__init__(levels, steps)
-        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
-        self._scale = -4 / ((levels - 1) ** 2 * betas)
-        reach = torch.arange(1 - levels, levels, dtype=torch.float64).square()
-        self._norm = torch.exp(self._scale[:, None] * reach).sum(dim=1)
-        grid = torch.arange(levels, dtype=torch.float64)
-        self._squares = (grid[:, None] - grid).square()
-        products = [torch.eye(levels, dtype=torch.float64)]
-        for step in range(steps):
-            products.append(products[-1] @ self._single(torch.tensor(step)))
-        self._total = torch.stack([product.float() for product in products])
-        """Qbar at i / T, float32 [T + 1, V, V]."""
-        self._between: dict[tuple[int, int], Tensor] = {}
+        if steps is None:
+            raise UserError("Gaussian chains have discrete times. Type corruption.steps=1000.")
+        self.transitions = Transitions(
+            levels, torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
+        )
 
-    def _single(self, step: Tensor) -> Tensor:
-        """Q of a step 0 ... T - 1, [] or [B], float64 [V, V] or [B, V, V]."""
-        scale, norm = (each[step][..., None, None] for each in (self._scale, self._norm))
-        away = torch.exp(scale * self._squares) / norm
-        away.diagonal(dim1=-2, dim2=-1).zero_()
-        return away + torch.diag_embed(1 - away.sum(dim=-1))
-
-    def _index(self, t: Tensor, device: torch.device) -> Tensor:
-        """i of t = i / T, on the CPU; the tables it is for come to `device`: 256 levels' have 260 MB."""
-        if self._total.device != device:
-            tables = (self._scale, self._norm, self._squares, self._total)
-            self._scale, self._norm, self._squares, self._total = (table.to(device) for table in tables)
-            self._between = {}
-        return (t * self.steps).round().long().cpu()
+    def _index(self, t: Tensor) -> Tensor:
+        """i of t = i / T."""
+        return (t * self.transitions.steps).round().long()
 
     def forward(self, p: Tensor, t: Tensor) -> Tensor:
-        matrix = self._total[self._index(t, p.device)]
+        matrix = self.transitions.past(self._index(t), p.device)
         return torch.matmul(p.flatten(1, -2), matrix).reshape(p.shape)
 
-    def column(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        matrix = self._transition(self._index(s, x_t.device), self._index(t, x_t.device))
-        # Row x_t of the transpose, which is column x_t.
-        if matrix.ndim == 2:
-            return matrix.T[x_t]
-        flat = x_t.flatten(1)
-        rows = torch.arange(len(flat), device=x_t.device)[:, None]
-        return matrix.transpose(1, 2)[rows, flat].reshape(*x_t.shape, self.levels)
+    def marginal(self, x0: Tensor, t: Tensor) -> Tensor:
+        return _rows(self.transitions.past(self._index(t), x0.device), x0)
 
-    def _transition(self, s: Tensor, t: Tensor) -> Tensor:
-        """Q from s to t, [V, V] or [B, V, V]; of other pairs than neighbours and whole pasts, made once."""
-        if bool((s == 0).all()):
-            return self._total[t]
-        if bool((t - s == 1).all()):
-            return self._single(t - 1).float()
-        if t.ndim:
-            return torch.stack([self._transition(a, b) for a, b in zip(s.expand_as(t), t, strict=True)])
-        key = int(s), int(t)
-        if key not in self._between:
-            product = torch.eye(self.levels, dtype=torch.float64, device=self._total.device)
-            for step in range(*key):
-                product = product @ self._single(torch.tensor(step))
-            self._between[key] = product.float()
-        return self._between[key]
+    def likelihood(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return _rows(self.transitions.past(self._index(t), x_t.device).mT, x_t)
+
+    def column(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """See `Chain`; times of each image are to be one step apart where they lie on a GPU."""
+        return _rows(self._between(self._index(s), self._index(t), x_t.device).mT, x_t)
+
+    def _between(self, first: Tensor, last: Tensor, device: torch.device) -> Tensor:
+        if not last.ndim:
+            return self.transitions.between(int(first), int(last), device)
+        apart = last - first != 1
+        # Training must not wait for the device that it feeds, and takes single steps.
+        if last.is_cpu and bool(apart.any()):
+            pairs = zip(first.expand_as(last).tolist(), last.tolist(), strict=True)
+            return torch.stack([self.transitions.between(i, j, device) for i, j in pairs])
+        torch._assert_async(~apart.any(), "times of a batch of images must be one step apart")
+        return self.transitions.step(last, device)
 
     def stationary(self) -> Tensor:
         return torch.full((self.levels,), 1 / self.levels)
+
+
+def _rows(matrix: Tensor, x: Tensor) -> Tensor:
+    """Row x of a matrix [V, V] for all images or [B, V, V] one for each, [B, ..., V] of tokens x [B, ...]."""
+    matrix = matrix.contiguous()  # copied of a transpose, whose rows are scattered in memory
+    if matrix.ndim == 2:
+        return matrix[x]
+    flat = x.flatten(1)
+    images = torch.arange(len(flat), device=x.device)[:, None]
+    return matrix[images, flat].reshape(*x.shape, -1)

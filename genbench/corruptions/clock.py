@@ -13,6 +13,9 @@ from genbench.ops.random import Randomness, Stream, Within
 TIME_SCALE = 1000.0
 """Networks embed times of 0 ... 1000, whatever T is."""
 
+LEAST_TIME = 1e-4
+"""What continuous times of training are held above (Shi et al. 2024): masks are weighted by 1 / t."""
+
 
 @dataclass(frozen=True)
 class Recorrupted:
@@ -50,7 +53,7 @@ class Timed(Corruption):
             # One offset for the batch spreads its times evenly: (i + u) / count has less variance than draws.
             spread = torch.arange(count, device=device, dtype=torch.float64)
             offset = torch.rand((), device=device, dtype=torch.float64)
-            return 1 - (spread + offset) / count
+            return (1 - (spread + offset) / count).clamp(min=LEAST_TIME)
         return torch.randint(1, self.steps + 1, (count,), device=device).double() / self.steps
 
     def conditioning(self, t: Tensor) -> Tensor:

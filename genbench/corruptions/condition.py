@@ -20,6 +20,9 @@ from genbench.ops.random import Keys
 RISK = 1e-6
 """The probability that a rule for which (*) holds is said to break it."""
 
+TOGETHER = 2**18
+"""Pixels drawn at once: of 256 grey levels each, a law has 268 MB."""
+
 
 @dataclass(frozen=True)
 class Star:
@@ -59,17 +62,19 @@ def check_star(
         raise ValueError(f"expected 0 <= s < t <= 1, found s = {s} and t = {t}")
     early, late = (torch.tensor(time, dtype=torch.float64) for time in (s, t))
     rule.check(corruption, early, late)
-    images = x0.expand(draws, *x0.shape).contiguous()
-    walking, direct = (Keys(torch.arange(draws) + part * draws, seed) for part in (0, 1))
-    x_t = corruption.apply(images, corruption.draw(images.shape, walking), late)
-    stepped = rule.law(corruption, x_t, Posterior(images), early, late).sample(walking, 0)
-    drawn = corruption.apply(images, corruption.draw(images.shape, direct), early)
-
     pixels = x0.numel()
     normals = Keys(torch.arange(directions - directions // 2), seed + 1).normal((pixels,)).double()
     places = torch.arange(directions // 2) * max(1, pixels // max(1, directions // 2)) % pixels
     along = torch.cat((normals / normals.norm(dim=1, keepdim=True), torch.eye(pixels).double()[places]))
-    one, other = (side.double().flatten(1) @ along.T for side in (stepped, drawn))
+    sides = []
+    for part in torch.arange(draws).split(max(1, TOGETHER // pixels)):
+        images = x0.expand(len(part), *x0.shape).contiguous()
+        walking, direct = Keys(part, seed), Keys(part + draws, seed)
+        x_t = corruption.apply(images, corruption.draw(images.shape, walking), late)
+        stepped = rule.law(corruption, x_t, Posterior(images), early, late).sample(walking, 0)
+        drawn = corruption.apply(images, corruption.draw(images.shape, direct), early)
+        sides.append([side.double().flatten(1) @ along.T for side in (stepped, drawn)])
+    one, other = map(torch.cat, zip(*sides, strict=True))
     # Kolmogorov and Smirnov's, with the risk shared among the directions.
     bound = math.sqrt(math.log(2 * len(along) / RISK) / draws)
     return Star(max(_apart(one, other, tolerance), _apart(other, one, tolerance)), bound)

@@ -16,7 +16,7 @@ from torch import Tensor
 from genbench.contracts import Batch, Fitted, Noise, Posterior, UserError
 from genbench.corruptions.chains import Discrete
 from genbench.corruptions.masking import Counted, reached
-from genbench.corruptions.tokens import one_hot, probabilities, tokens, values
+from genbench.corruptions.tokens import drawn_alike, probabilities, tokens, values
 from genbench.ops.categorical import categorical
 from genbench.ops.random import Randomness, Stream
 
@@ -48,7 +48,7 @@ class Undone:
         current = tokens(self.x_t, levels)
         kept = self.estimate.gather(-1, current[..., None])[..., 0]
         # Held above zero, so that there is always another level to draw.
-        others = (self.estimate + 1e-12) * (1 - one_hot(current, levels))
+        others = (self.estimate + 1e-12).scatter_(-1, current[..., None], 0.0)
         new = values(categorical(others, level), levels)
         surprise = others.sum(dim=-1).log() - kept.clamp(min=1e-12).log()
         # Certain estimates are all as surprising; the first pixels must not be taken for it.
@@ -85,7 +85,10 @@ class Edit(Discrete):
         """How often each level stands at each place, over 5,000 images: [C, H, W, V]."""
         count, total = 0, torch.zeros(())
         for batch in batches:
-            total = total + one_hot(tokens(batch.images, self.levels), self.levels).sum(dim=0)
+            grey = tokens(batch.images, self.levels).movedim(0, -1)
+            if not count:
+                total = torch.zeros(*grey.shape[:-1], self.levels, device=grey.device)
+            total.scatter_add_(-1, grey, torch.ones((), device=grey.device).expand(grey.shape))
             count += len(batch.images)
             if count >= 5000:
                 break
@@ -98,5 +101,4 @@ class Edit(Discrete):
         if FREQUENCIES not in fitted:
             raise ValueError("the law of edited images has not been fitted")
         uniform = randomness.uniform(shape[1:], stream=Stream.TERMINAL)
-        law = (1 - fitted[FREQUENCIES]).expand(*uniform.shape, self.levels)
-        return values(categorical(law, uniform), self.levels)
+        return values(drawn_alike(1 - fitted[FREQUENCIES], uniform), self.levels)

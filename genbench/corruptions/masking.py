@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genbench.contracts import Fitted, Law, Noise, Posterior, Rule, UserError
 from genbench.corruptions.clock import Timed
-from genbench.corruptions.tokens import tokens
+from genbench.corruptions.tokens import surprise, tokens
 from genbench.ops.combine import expand
 from genbench.ops.random import Randomness, Stream
 
@@ -47,6 +47,10 @@ class Order(ABC):
     def draw(self, uniform: Tensor) -> Tensor:
         """Thresholds in (0, 1], one a pixel, from uniforms [B, C, H, W]."""
         return self.spread(self.thresholds(self.cells(uniform)), uniform.shape)
+
+    def hides(self, thresholds: Tensor, t: Tensor) -> Tensor:
+        """Where pixels of `thresholds` [B, ...] are hidden at t, [] or [B]: nowhere at 0, everywhere at 1."""
+        return reached(thresholds, t)
 
     def remain(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         """Which of the pixels hidden at t are so at s < t too, one draw given `hidden`, bool [B, C, H, W]."""
@@ -78,6 +82,10 @@ class Independent(Order):
 
     def thresholds(self, uniform: Tensor) -> Tensor:
         return uniform
+
+    def hides(self, thresholds: Tensor, t: Tensor) -> Tensor:
+        # Not to be rounded as ranks are: near t = 0 a millionth is much.
+        return thresholds < expand(t, thresholds)
 
     def remaining(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         return hidden & (uniform < expand(s / t, uniform))
@@ -120,13 +128,15 @@ class Growing(Order):
 
     def thresholds(self, uniform: Tensor) -> Tensor:
         height, width = uniform.shape[-2:]
-        flat = uniform.flatten(1)
-        centre = (flat[:, 0] * (height * width)).long()
+        flat = uniform.flatten(1).double()
+        place = flat[:, 0] * (height * width)
+        centre = place.long()
         rows = torch.arange(height, device=uniform.device)[:, None] - (centre // width)[:, None, None, None]
         columns = torch.arange(width, device=uniform.device) - (centre % width)[:, None, None, None]
-        # Uniforms settle which of the cells at one distance goes first.
-        distance = (rows.square() + columns.square()).float()
-        return ranked(distance + 0.5 * uniform)
+        # Uniforms settle which of the cells at one distance goes first. Of the first cell's, which chose the
+        # centre, the digits are taken that did not.
+        ties = torch.cat((place.frac()[:, None], flat[:, 1:]), dim=1).reshape(uniform.shape)
+        return ranked(rows.square() + columns.square() + 0.5 * ties)
 
 
 ROUNDING = 1e-6
@@ -134,15 +144,23 @@ ROUNDING = 1e-6
 
 
 def ranked(keys: Tensor) -> Tensor:
-    """The rank of each number among those of its image, from 1 / N to 1, in the shape of `keys`."""
+    """The rank of each number among those of its image, from 1 / N to 1, in the shape of `keys`.
+
+    Equal numbers are ranked in the order of their places, on any device.
+    """
     flat = keys.flatten(1)
-    rank = flat.argsort(dim=1).argsort(dim=1) + 1
+    rank = flat.argsort(dim=1, stable=True).argsort(dim=1) + 1
     return (rank / flat.shape[1]).reshape(keys.shape)
 
 
 def reached(thresholds: Tensor, t: Tensor) -> Tensor:
-    """Where thresholds [B, ...] are at most t, [] or [B], which reaches none at 0; rounding forgiven."""
+    """Where ranks [B, ...] are at most t, [] or [B], which reaches none at 0; rounding forgiven."""
     return thresholds <= expand(t, thresholds) + ROUNDING * (expand(t, thresholds) > 0)
+
+
+def _shown(x0: Tensor) -> Tensor:
+    """x0 in [-1, 1]: an estimate of less than -1.5 would pass for a hidden pixel."""
+    return x0.clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -177,7 +195,7 @@ class Mask(Timed):
         return self.order.draw(randomness.uniform(shape[1:], stream=Stream.NOISE))
 
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
-        return x0.masked_fill(reached(noise, t), HIDDEN)
+        return _shown(x0).masked_fill(self.order.hides(noise, t), HIDDEN)
 
     def known(self, x_t: Tensor) -> Tensor:
         return x_t > (HIDDEN - 1) / 2
@@ -185,7 +203,7 @@ class Mask(Timed):
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         """Some hidden pixels are revealed, with x0's values; of a drawn x0, or they all are means."""
         hidden = ~self.known(x_t)
-        filled = torch.where(hidden, x0.mean, x_t)
+        filled = torch.where(hidden, _shown(x0.mean), x_t)
         return Revealed(filled, lambda uniform: self.order.remain(hidden, s, t, uniform))
 
     def check_bound(self) -> None:
@@ -199,8 +217,7 @@ class Mask(Timed):
         whether time is discrete or not (Shi et al. 2024, eq. 5). `rule` is the bridge.
         """
         assert x0_hat.logits is not None
-        log_p = x0_hat.logits.log_softmax(dim=-1)
-        nats = -log_p.gather(-1, tokens(x0, log_p.shape[-1])[..., None])[..., 0]
+        nats = surprise(x0_hat.logits, tokens(x0, x0_hat.logits.shape[-1]))
         rate = self.order.rate(t, self.steps, self.order.cells(x0)[0].numel())
         return torch.where(self.known(x_t), 0.0, expand(rate, nats) * nats)
 

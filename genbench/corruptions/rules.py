@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from genbench.contracts import Law, Posterior, Rule, UserError
+from genbench.corruptions.chains import Chain
 from genbench.corruptions.gaussian import GaussianLaw
 
 
@@ -64,13 +65,13 @@ class Joint(Rule):
     """D3PM's step as published: x0 weighted by its joint law with x_t (Austin et al. 2021, eq. 4)."""
 
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
-        if not hasattr(corruption, "joint"):
+        if not isinstance(corruption, Chain):
             raise UserError(
                 f"rule=joint is a step of chains of grey levels, and this corruption is "
                 f"{type(corruption).__name__}. Type rule=bridge."
             )
 
-    def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+    def law(self, corruption: Chain, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         return corruption.joint(x_t, x0, s, t)
 
 

@@ -7,10 +7,11 @@ metrics see what they see of any other model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from genbench.contracts import Posterior
 from genbench.ops.categorical import categorical
@@ -29,13 +30,55 @@ def values(grey: Tensor, levels: int) -> Tensor:
 
 def one_hot(grey: Tensor, levels: int) -> Tensor:
     """float32 [..., V] of grey levels [...]."""
-    return F.one_hot(grey, levels).float()
+    # Not torch's own one_hot, which makes it of int64 first: three times the memory.
+    zeros = torch.zeros(*grey.shape, levels, device=grey.device)
+    return zeros.scatter_(-1, grey[..., None], 1.0)
+
+
+def raised(law: Tensor, grey: Tensor, by: Tensor) -> Tensor:
+    """`law` [..., V], or logits, with `by` [...] more at each of the levels `grey` [...]."""
+    return law.scatter_add(-1, grey[..., None], by[..., None])
+
+
+def drawn_alike(law: Tensor, uniform: Tensor) -> Tensor:
+    """Grey levels int64 [B, *places] of one law for all images, [V] or [*places, V], of any positive sums.
+
+    `genbench.ops.categorical` without a copy of the law for each image; uniform: [B, *places] in [0, 1).
+    """
+    ends = law.double().cumsum(dim=-1)
+    places = ends[..., -1:] * uniform.double().movedim(0, -1)
+    grey = torch.searchsorted(ends, places.contiguous(), right=True).movedim(-1, 0)
+    # Rounding must not push a draw past the last level that has any probability.
+    return torch.minimum(grey, (ends < ends[..., -1:]).sum(dim=-1))
 
 
 def expectation(logits: Tensor) -> Tensor:
     """The mean value of pixels with logits [..., V]."""
     levels = logits.shape[-1]
     return logits.softmax(dim=-1) @ values(torch.arange(levels, device=logits.device), levels)
+
+
+def surprise(logits: Tensor, grey: Tensor) -> Tensor:
+    """-log p of grey levels [...] under logits [..., V], in nats: the cross-entropy, pixel by pixel."""
+    return _Surprise.apply(logits, grey)
+
+
+class _Surprise(torch.autograd.Function):
+    """Its gradient p - 1 at the level, made in place: torch's own keeps all log p besides, and makes two."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, grey: Tensor) -> Tensor:
+        total = logits.logsumexp(dim=-1)
+        ctx.save_for_backward(logits, grey, total)
+        return total - logits.gather(-1, grey[..., None])[..., 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        logits, grey, total = ctx.saved_tensors
+        p = (logits - total[..., None]).exp_()
+        p.scatter_add_(-1, grey[..., None], torch.full_like(total, -1.0)[..., None])
+        return p.mul_(slope[..., None]), None
 
 
 def probabilities(x0: Posterior, levels: int) -> Tensor:

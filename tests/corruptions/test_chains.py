@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import combinations
 
@@ -425,12 +426,20 @@ def test_an_x0_that_cannot_have_become_x_t_is_gone_to_all_the_same(s):
     same(found, narrow.forward(one_hot(tokens(x_0, 256), 256), time(s)))
 
 
+def test_copies_of_gaussian_chains_share_their_tables():
+    """As an average of weights is a deep copy of its model."""
+    chain = CHAINS[-1]
+    assert copy.deepcopy(chain).transitions is chain.transitions
+
+
 def test_chains_that_are_none_are_refused():
     x, one = torch.zeros(1, 1, 2, 2), torch.ones((), dtype=torch.float64)
     with pytest.raises(UserError, match="2 grey levels"):
         Uniform(1, LinearKeep())
-    with pytest.raises(UserError, match="rule=fresh"):
+    with pytest.raises(UserError, match="rule=bridge"):
         Mixed(0.5).law(CHAINS[0], x, Posterior(x), one / 2, one)
+    with pytest.raises(UserError, match=r"corruption\.steps=1000"):
+        DiscretisedGaussian(V, None)
     continuous = Uniform(V, LinearKeep())
     with pytest.raises(UserError, match=r"corruption\.steps=1000"):
         continuous.check_bound()

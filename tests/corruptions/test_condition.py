@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from genbench.contracts import Rule, UserError
+from genbench.corruptions import condition
 from genbench.corruptions.additive import Additive
 from genbench.corruptions.blend import Blend, Snow
 from genbench.corruptions.chains import Absorbing, CosineKeep, DiscretisedGaussian, LinearKeep, Uniform
@@ -123,6 +124,13 @@ def test_a_corruption_of_ones_own_is_checked_alike():
             return x0 - 2 * t.reshape(-1, 1, 1, 1).to(x0.dtype)
 
     assert check_star(Darken(noise=0.1), SAME, IMAGE, 0.3, 0.8, draws=4000).holds
+
+
+@pytest.mark.parametrize("name", ["ddpm", "uniform"])
+def test_draws_by_and_by_are_the_same_draws(name, monkeypatch):
+    star = check_star({**GAUSSIAN, **CHAINS}[name], FRESH, IMAGE, 0.2, 0.7, draws=300)
+    monkeypatch.setattr(condition, "TOGETHER", 7 * IMAGE.numel())
+    assert check_star({**GAUSSIAN, **CHAINS}[name], FRESH, IMAGE, 0.2, 0.7, draws=300) == star
 
 
 def test_times_out_of_order_are_refused():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from genbench.contracts import Posterior, UserError
-from genbench.corruptions.masking import HIDDEN, Counted, Growing, Independent, Mask
+from genbench.corruptions.masking import HIDDEN, Counted, Growing, Independent, Mask, ranked
 from genbench.corruptions.rules import Bridge, Mixed
 from genbench.corruptions.tokens import tokens, values
 from genbench.ops.random import Keys
@@ -196,6 +196,40 @@ def test_ties_of_a_growing_hole_are_settled_by_chance():
     assert float(((counts - len(added) / 4) ** 2 / (len(added) / 4)).sum()) < CHI_SQUARE[3]
 
 
+def test_ties_with_the_first_cell_are_settled_by_chance_too():
+    """Its uniform chose the centre: of the four corners around it, as far as each other, any is next."""
+    start = masked(Growing(), time(1 / 9), 9000, (1, 3, 3)).flatten(1)
+    before, after = (masked(Growing(), time(count / 9), 9000, (1, 3, 3)).flatten(1) for count in (5, 6))
+    added = (after & ~before)[start[:, 4]]
+    counts = added.sum(dim=0)[[0, 2, 6, 8]].double()
+    assert counts.sum() == len(added) > 800
+    assert float(((counts - len(added) / 4) ** 2 / (len(added) / 4)).sum()) < CHI_SQUARE[3]
+
+
+def test_equal_numbers_are_ranked_by_their_places():
+    """Which a GPU's sort does if it is told to."""
+    keys = (torch.arange(3000) % 2).float().expand(2, 3000)
+    ranks = ranked(keys.to("cuda" if torch.cuda.is_available() else "cpu")).cpu()
+    expected = torch.stack((torch.arange(1, 1501), torch.arange(1501, 3001)), dim=1).flatten() / 3000
+    torch.testing.assert_close(ranks, expected.expand(2, -1))
+
+
+def test_thresholds_of_independent_masks_are_not_rounded():
+    """A share t is hidden at the least of times too."""
+    mask, t = Mask(Independent()), 1e-6
+    hidden = mask.apply(torch.zeros(1, 1, 1, 3), torch.tensor([0.5e-6, 0.99e-6, 1.5e-6]), time(t)) == HIDDEN
+    assert hidden.flatten().tolist() == [True, True, False]
+
+
+def test_times_of_training_are_held_above_a_ten_thousandth():
+    """Where masks weigh by 1 / t, 10,000 at most (Shi et al. 2024); times are still spread evenly."""
+    t = Mask(Independent()).draw_times(50_000, torch.device("cpu"))
+    assert float(t.min()) == 1e-4
+    assert float(t.mean()) == pytest.approx(0.5, abs=1e-4)
+    assert float((t < 0.3).double().mean()) == pytest.approx(0.3, abs=1e-4)
+    assert float(Mask(Counted(), 5).draw_times(100, torch.device("cpu")).min()) == 0.2
+
+
 # -------------------------------------------------------------------------------------------- taking it away
 
 
@@ -262,6 +296,17 @@ def test_what_is_shown_is_kept_and_the_rest_is_the_estimates():
     assert (shown.flatten(1).sum(dim=1) == 18).all()
     assert torch.equal(x_s[known], x0[known])
     assert torch.equal(x_s[shown & ~known], other[shown & ~known])
+
+
+@pytest.mark.parametrize("rule", [Bridge(), Mixed(1.0)], ids=str)
+def test_estimates_beyond_black_are_not_hidden_again(rule):
+    """What is drawn with noise may lie below -1.5, nearer to what hides pixels than to any level."""
+    x_t, wild = torch.full((50, 1, 4, 4), HIDDEN), torch.full((50, 1, 4, 4), -1.9)
+    x_s = rule.law(Mask(Counted()), x_t, Posterior(wild), time(0.25), time(1.0)).sample(
+        Keys(torch.arange(50), 0), 0
+    )
+    assert (Mask(Counted()).known(x_s).flatten(1).sum(dim=1) == 12).all()
+    assert set(x_s.unique().tolist()) == {HIDDEN, -1.0}
 
 
 def test_every_step_reveals_pixels_of_its_own():

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from genbench.contracts import Posterior
-from genbench.corruptions.tokens import CategoricalLaw, expectation, one_hot, probabilities, tokens, values
+from genbench.corruptions.tokens import (
+    CategoricalLaw,
+    drawn_alike,
+    expectation,
+    one_hot,
+    probabilities,
+    surprise,
+    tokens,
+    values,
+)
+from genbench.ops.categorical import categorical
 from genbench.ops.quantize import dequantize, quantize
 from genbench.ops.random import Keys
 from genbench.samplers.draws import Apart
@@ -49,6 +60,31 @@ def test_tokens_of_256_levels_are_the_bytes_of_images():
     grey = torch.arange(256)
     assert torch.equal(tokens(dequantize(grey.byte()), 256), grey)
     assert torch.equal(quantize(values(grey, 256)), grey.byte())
+
+
+@pytest.mark.parametrize("places", [(), (2, 3)])
+def test_one_law_for_all_images_draws_as_a_law_for_each(places):
+    """Levels of probability zero, sums that are not 1 and all of (0, 1) included."""
+    law = torch.rand(*places, 7, generator=torch.Generator().manual_seed(0)) * 3
+    law[..., [0, 4, 6]] = 0.0
+    uniform = Keys(torch.arange(500), 0).uniform((2, 3))
+    uniform[0], uniform[1] = 2.0**-24, 1 - 2.0**-24
+    found = drawn_alike(law, uniform)
+    assert torch.equal(found, categorical(law.expand(*uniform.shape, 7), uniform))
+    assert found.unique().tolist() == [1, 2, 3, 5]
+
+
+def test_surprise_is_the_cross_entropy_and_so_is_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(2, 3, 4, 6, generator=generator, dtype=torch.float64)).requires_grad_(True)
+    grey = torch.randint(0, 6, (2, 3, 4), generator=generator)
+    expected = F.cross_entropy(logits.movedim(-1, 1), grey, reduction="none")
+    torch.testing.assert_close(surprise(logits, grey), expected)
+    weights = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    (mine,), (theirs,) = (
+        torch.autograd.grad((weights * nats).sum(), logits) for nats in (surprise(logits, grey), expected)
+    )
+    torch.testing.assert_close(mine, theirs)
 
 
 def test_the_expectation_is_over_values():

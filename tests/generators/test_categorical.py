@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from genbench.contracts import Batch, Step, UserError
-from genbench.corruptions.chains import Absorbing, CosineKeep, LinearKeep, Uniform
+from genbench.corruptions.chains import Absorbing, CosineKeep, DiscretisedGaussian, LinearKeep, Uniform
 from genbench.corruptions.continuous import VP
 from genbench.corruptions.edit import Edit
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.masking import HIDDEN, Independent, Mask
 from genbench.corruptions.rules import Bridge, Joint
 from genbench.corruptions.tokens import one_hot, values
-from genbench.generators.categorical import Categorical, Logistic, Logits
+from genbench.generators.categorical import Categorical, Logistic, LogisticMixture, Logits
 from genbench.generators.denoising import Denoising
 from genbench.generators.estimators import Trial
 from genbench.ops.random import Keys
@@ -44,6 +46,14 @@ def test_a_residual_starts_from_what_is_there():
     output = torch.randn(2, 3 * V, 4, 6)
     added = Logits(V, residual=True)(output, levels(grey)) - Logits(V)(output, levels(grey))
     torch.testing.assert_close(added, one_hot(grey, V), rtol=0, atol=1e-6)
+
+
+def test_what_is_hidden_starts_from_no_level():
+    """Not from the darkest, of which a mask's value would be an extreme."""
+    output, hidden = torch.randn(2, 3 * V, 4, 6), torch.full((2, 3, 4, 6), HIDDEN)
+    assert torch.equal(Logits(V, residual=True)(output, hidden), Logits(V)(output, hidden))
+    pair = torch.randn(2, 6, 4, 6)
+    assert torch.equal(Logistic(V)(pair, hidden), Logistic(V)(pair, torch.zeros_like(hidden)))
 
 
 def cut(mean: float, log_scale: float, count: int) -> torch.Tensor:
@@ -120,6 +130,66 @@ def test_tails_are_straight_lines_in_the_logarithm():
     slopes = found[:200].double().diff()
     torch.testing.assert_close(slopes, torch.full_like(slopes, -math.exp(4) * 2 / 255), rtol=1e-3, atol=0)
     assert float(found[0]) > 100
+
+
+@pytest.mark.parametrize("log_scale", [-2.0, 0.0, 3.0, 8.0])
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 0.4])
+def test_masses_sum_to_what_lies_between_the_outer_edges(shift, log_scale):
+    """In float64 to 1e-13, before any softmax could make it so (METHODS 9.9 g)."""
+    output = torch.tensor([shift, log_scale], dtype=torch.float64).reshape(1, 2, 1, 1)
+    found = float(Logistic(256)(output, torch.zeros(1, 1, 1, 1).double()).exp().sum())
+    sharpness, mean = math.exp(2 - log_scale), math.tanh(shift)
+    upper, lower = (1 / (1 + math.exp(-sharpness * (edge - mean))) for edge in (1 + 1 / 255, -1 - 1 / 255))
+    assert found == pytest.approx(upper - lower, rel=1e-13)
+
+
+def mixture(shifts, log_scales, shares, count: int, x_t: float = 0.0) -> torch.Tensor:
+    """exp of the logits, float64, of one pixel whose components' tanh have these arguments."""
+    middles = torch.tensor(shifts) - torch.linspace(-1, 1, len(shifts))
+    output = (
+        torch.cat((middles, torch.tensor(log_scales), torch.tensor(shares))).double().reshape(1, -1, 1, 1)
+    )
+    head = LogisticMixture(count, len(shifts))
+    return head(output, torch.full((1, 1, 1, 1), x_t).double())[0, 0, 0, 0].exp()
+
+
+@pytest.mark.parametrize("components", [2, 3, 5])
+def test_equal_components_are_one(components):
+    same = mixture([0.3] * components, [-1.0] * components, [0.7] * components, 17, x_t=0.2)
+    torch.testing.assert_close(same, logistic(0.3, -1.0, 17, x_t=0.2).double().exp(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_mixture_is_the_sum_of_its_parts_in_their_shares():
+    """Each by itself; and the whole has what its parts have between the outer edges, in float64."""
+    shifts, log_scales, shares = [-0.8, 0.1, 1.2], [0.5, -1.0, 2.0], [0.3, -0.4, 1.0]
+    found = mixture(shifts, log_scales, shares, 17)
+    pi = torch.tensor(shares).double().softmax(dim=0)
+    parts = [logistic(*each, 17).double().exp() for each in zip(shifts, log_scales, strict=True)]
+    torch.testing.assert_close(found, (pi[:, None] * torch.stack(parts)).sum(dim=0), rtol=1e-5, atol=1e-7)
+    total = 0.0
+    for share, shift, log_scale in zip(pi.tolist(), shifts, log_scales, strict=True):
+        sharpness, mean = math.exp(2 - log_scale), math.tanh(float(torch.tensor(shift)))
+        ends = [1 / (1 + math.exp(-sharpness * (edge - mean))) for edge in (1 + 1 / 16, -1 - 1 / 16)]
+        total += share * (ends[0] - ends[1])
+    assert float(found.sum()) == pytest.approx(total, rel=1e-6)
+
+
+def test_components_of_a_mixture_come_apart_from_an_output_of_zeros():
+    """With gradients of their own, for every channel at its place: shifts first, then scales, then shares."""
+    output = torch.zeros(1, 3 * 4 * 2, 3, 5, requires_grad=True)
+    x_t = torch.zeros(1, 2, 3, 5)
+    logits = LogisticMixture(17, 4)(output, x_t)
+    assert logits.shape == (1, 2, 3, 5, 17)
+    logits.log_softmax(dim=-1)[0, 1, 2, 3, 11].backward()
+    reached = (output.grad != 0).nonzero()
+    assert reached[:, 1].tolist() == [*range(1, 24, 2)]
+    assert (reached[:, 2:] == torch.tensor([2, 3])).all()
+    assert len(output.grad[0, 1:8:2, 2, 3].unique()) == 4
+
+
+def test_a_mixture_of_one_is_refused():
+    with pytest.raises(UserError, match="estimator=d3pm_logistic"):
+        LogisticMixture(V, 1)
 
 
 class Constant(nn.Module):
@@ -228,3 +298,58 @@ def test_a_bound_needs_a_corruption_that_has_one():
         model(corruption)
     for corruption in (Mask(Independent()), Uniform(V, CosineKeep(), 10)):
         model(corruption, bound=1.0)
+
+
+# ------------------------------------------------------------------------------------------------- memory
+
+SIDE, MANY = 16, 256
+UNIT = 4 * SIDE * SIDE * MANY
+"""Bytes of the logits of one grey image of 256 levels."""
+
+
+def peak(function) -> float:
+    """The most memory that `function` held at a time beyond what there was, in units of logits."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    changes = sorted(
+        (event.time_range.start, event.cpu_memory_usage)
+        for event in profiler.events()
+        if event.name == "[memory]"
+    )
+    return max(itertools.accumulate(change for _, change in changes)) / UNIT
+
+
+@pytest.mark.parametrize(
+    ("corruption", "head", "bound", "most"),
+    [
+        (Uniform(MANY, CosineKeep(), 100), Logits(MANY, residual=True), 1.0, 8.0),
+        (DiscretisedGaussian(MANY, 3, 0.01, 0.1), Logits(MANY, residual=True), 1.0, 9.5),
+        (Uniform(MANY, CosineKeep(), 100), Logistic(MANY), 1.0, 9.5),
+        (Mask(Independent()), Logits(MANY), 1.0, 3.0),
+        (Edit(MANY), Logits(MANY), 0.0, 2.5),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_training_holds_few_tensors_as_large_as_the_logits(corruption, head, bound, most):
+    """Of a network's output, which is one itself: 256 levels of CIFAR-10 have .4 GB in a batch of 128."""
+    torch.manual_seed(0)
+    x0, t = values(torch.randint(0, MANY, (1, 1, SIDE, SIDE)), MANY), torch.ones(1).double() * 2 / 3
+    x_t = corruption.apply(x0, corruption.draw(x0.shape, Keys(torch.arange(1), 0)), t)
+    channels = MANY if isinstance(head, Logits) else 2
+    estimator = Categorical(head, 1.0 - 0.5 * bound, bound)
+
+    def step() -> None:
+        output = torch.randn(1, channels, SIDE, SIDE, requires_grad=True)
+        estimator.loss(Trial(x0, None, x_t, t, output), corruption).total.backward()
+
+    step()
+    assert peak(step) <= most
+
+
+@pytest.mark.parametrize("kind", [Uniform, Absorbing])
+def test_corrupting_needs_no_laws(kind):
+    corruption, keys = kind(MANY, LinearKeep(), 10), Keys(torch.arange(1), 0)
+    x0 = torch.zeros(1, 1, SIDE, SIDE)
+    noise = corruption.draw(x0.shape, keys)
+    assert peak(lambda: corruption.apply(x0, noise, torch.ones(1).double() / 2)) <= 0.1
+    assert peak(lambda: corruption.terminal(x0.shape, keys, {})) <= 0.2

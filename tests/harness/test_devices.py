@@ -43,7 +43,11 @@ CASES = [
     ["model=fgan", "conditional=true"],
     *(["model=udm", f"corruption={name}", FEW] for name in ("blur", "heat", "pixelate", "snow", "blurring")),
     *(["model=udm", f"corruption={name}", FEW] for name in ("mask", "mask_independent", "edit", "deletion")),
-    *(["model=d3pm", f"corruption={name}", FEW] for name in ("uniform", "absorbing")),
+    *(["model=d3pm", f"corruption={name}", FEW] for name in ("uniform", "absorbing", "mask_independent")),
+    ["model=d3pm", "corruption=gaussian_discrete", FEW],
+    ["model=d3pm", "estimator=d3pm_logistic", FEW],
+    ["model=d3pm", "estimator=d3pm_mixture", FEW],
+    ["model=udm", "corruption=mask", "rule=confident", "draw=mean", FEW],
     ["model=md4", FEW],
     ["model=ihdm", "corruption.steps=3", FEW],
 ]

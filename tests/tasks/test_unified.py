@@ -32,6 +32,8 @@ CASES = {
     "d3pm": (["model=d3pm", "sampler.steps=3", "metrics=likelihood", "likelihood.evaluations=2"], False),
     "uniform": (["model=d3pm", "corruption=uniform", "sampler.steps=3", "conditional=true"], False),
     "absorbing": (["model=d3pm", "corruption=absorbing", "sampler.steps=3"], False),
+    "d3pm of masks": (["model=d3pm", "corruption=mask_independent", "sampler.steps=3"], False),
+    "mixture": (["model=d3pm", "estimator=d3pm_mixture", "sampler.steps=3"], False),
     "md4": (["model=md4", "sampler.steps=3", "metrics=likelihood", "likelihood.evaluations=2"], False),
 }
 
@@ -73,6 +75,9 @@ def test_a_run_of_every_corruption_is_recorded_and_shown(tmp_path, name):
             "model=ihdm",
         ),
         (["model=udm", "corruption=mask", "grid=quadratic"], "grid=uniform"),
+        (["model=d3pm", "corruption.steps=null"], "corruption.steps=1000"),
+        (["model=d3pm", "corruption=uniform", "corruption.steps=null"], "corruption.steps=1000"),
+        (["model=d3pm", "estimator=d3pm_mixture", "estimator.head.components=1"], "d3pm_logistic"),
         (["model=udm", "corruption=mask", "estimator=restoration"], "draw=mean"),
     ],
 )
