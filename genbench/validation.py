@@ -116,7 +116,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | Several] = {
     "walk.beside": Several(Text(), empty=True),
     "speed.parts": Several(Text()),
     "speed.rounds": Whole(2, optional=True),
-    "speed.training.peers": Several(Text(), empty=True),
+    "speed.peers": Several(Text(), empty=True),
 }
 """What each setting must be, where a configuration has it."""
 

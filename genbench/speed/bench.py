@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -14,11 +15,14 @@ from genbench.speed.turns import Clock
 
 @dataclass(frozen=True)
 class Bench:
-    """compile: whether compiled contestants take part; left_out: a line for everything that did not."""
+    """compile: whether compiled contestants take part; named: import paths of further networks to time;
+    left_out: a line for everything that has no row.
+    """
 
     clock: Clock
     ceilings: Ceilings
     compile: bool
+    named: Sequence[str] = ()
     left_out: list[str] = field(default_factory=list)
 
     @property

@@ -75,7 +75,9 @@ def torch_fidelitys(weights: Path, device: torch.device) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     network: nn.Module = FeatureExtractorInceptionV3(
-        "inception-v3-compat", [Inception.features, Inception.logits], feature_extractor_weights_path=str(weights)
+        "inception-v3-compat",
+        [Inception.features, Inception.logits],
+        feature_extractor_weights_path=str(weights),
     )
     return network.eval().to(device)
 

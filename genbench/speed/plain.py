@@ -47,7 +47,9 @@ class PlainStep:
         ]
         return lambda x, outputs: step._walk(x, numbers, outputs)
 
-    def _walk(self, x: Tensor, numbers: Sequence[Sequence[float | Tensor]], outputs: Sequence[Tensor]) -> Tensor:
+    def _walk(
+        self, x: Tensor, numbers: Sequence[Sequence[float | Tensor]], outputs: Sequence[Tensor]
+    ) -> Tensor:
         kept = x
         for each in numbers:
             x, kept = self.update(x, kept, outputs, *each)
@@ -68,7 +70,14 @@ def _ddpm_numbers(levels: Levels, k: int) -> Sequence[float]:
 
 
 def _ddpm(
-    x: Tensor, kept: Tensor, outputs: Sequence[Tensor], a: Number, s: Number, of_x0: Number, of_x: Number, std: Number
+    x: Tensor,
+    kept: Tensor,
+    outputs: Sequence[Tensor],
+    a: Number,
+    s: Number,
+    of_x0: Number,
+    of_x: Number,
+    std: Number,
 ) -> State:
     x0 = ((x - s * outputs[0]) / a).clamp(-1, 1)
     return of_x0 * x0 + of_x * x + std * torch.randn_like(x), kept
@@ -89,7 +98,14 @@ def _ddim(
 
 
 def _noisy_ddim(
-    x: Tensor, kept: Tensor, outputs: Sequence[Tensor], a: Number, s: Number, b: Number, direction: Number, std: Number
+    x: Tensor,
+    kept: Tensor,
+    outputs: Sequence[Tensor],
+    a: Number,
+    s: Number,
+    b: Number,
+    direction: Number,
+    std: Number,
 ) -> State:
     x, kept = _ddim(x, kept, outputs, a, s, b, direction)
     return x + std * torch.randn_like(x), kept
@@ -104,15 +120,20 @@ def _dpmpp_2m_numbers(levels: Levels, k: int) -> Sequence[float]:
 
 
 def _dpmpp_2m(
-    x: Tensor, kept: Tensor, outputs: Sequence[Tensor], a: Number, s: Number, of_x: Number, of_x0: Number, slope: Number
+    x: Tensor,
+    kept: Tensor,
+    outputs: Sequence[Tensor],
+    a: Number,
+    s: Number,
+    of_x: Number,
+    of_x0: Number,
+    slope: Number,
 ) -> State:
     x0 = (x - s * outputs[0]) / a
     return of_x * x + of_x0 * ((1 + slope) * x0 - slope * kept), x0
 
 
-def _heun(
-    x: Tensor, kept: Tensor, outputs: Sequence[Tensor], s: Number, r: Number
-) -> State:
+def _heun(x: Tensor, kept: Tensor, outputs: Sequence[Tensor], s: Number, r: Number) -> State:
     """As k-diffusion and EDM's code write it: derivatives from denoised images (here x - sigma eps)."""
     first = (x - (x - s * outputs[0])) / s
     euler = x + (r - s) * first
@@ -120,9 +141,7 @@ def _heun(
     return x + (r - s) * (first + second) / 2, kept
 
 
-def _langevin(
-    x: Tensor, kept: Tensor, outputs: Sequence[Tensor], size: Number, std: Number
-) -> State:
+def _langevin(x: Tensor, kept: Tensor, outputs: Sequence[Tensor], size: Number, std: Number) -> State:
     return x + size * outputs[0] + std * torch.randn_like(x), kept
 
 

@@ -44,7 +44,9 @@ def table(rows: Sequence[Row], ceilings: Ceilings, heading: str, left_out: Seque
 
 def _cells(row: Row, ceilings: Ceilings) -> Iterator[str]:
     median = row.seconds["median"]
-    scale, unit = next((s, u) for s, u in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")) if median * s >= 1 or u == "µs")
+    scale, unit = next(
+        (s, u) for s, u in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")) if median * s >= 1 or u == "µs"
+    )
     yield f"{_spread(row.seconds, scale)} {unit}"
     yield "" if row.ratio is None else _spread(row.ratio)
     yield f"{1 / median:,.3g} {row.unit}s" if row.unit == "image" else _rate(row)

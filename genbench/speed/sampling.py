@@ -106,7 +106,10 @@ def _contestants(
     theirs = Diffusers(diffusers).take(network).eval().to(device)  # type: ignore[arg-type]
     drawn = pipeline(diffusers, theirs.network)
     yield Contestant(
-        "diffusers' DDIMPipeline", lambda: _pipe(drawn, batch, steps), batch, facts={"precision": precision.name}
+        "diffusers' DDIMPipeline",
+        lambda: _pipe(drawn, batch, steps),
+        batch,
+        facts={"precision": precision.name},
     )
     if bench.compile:
         quick = pipeline(diffusers, torch.compile(theirs.network))  # type: ignore[arg-type]

@@ -48,13 +48,13 @@ DECAY = 0.9999
 
 
 def rows(settings: Mapping[str, Any], bench: Bench) -> Iterator[Row]:
-    """settings: batch_size; images, how many the data set has; peers, import paths of further networks."""
+    """settings: batch_size; images, how many the data set has."""
     peers = [
         Peer(name, partial(build, package))
         for name, build in KNOWN.items()
         if (package := bench.peer(name)) is not None
     ]
-    peers += [imported_peer(path) for path in settings["peers"]]
+    peers += [imported_peer(path) for path in bench.named]
     yield from training_step.rows(peers, settings["batch_size"], bench.clock)
     images = random_images(settings["images"])
     for precision in PRECISIONS:

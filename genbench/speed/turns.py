@@ -94,9 +94,7 @@ def compare(part: str, what: str, unit: str, contestants: Sequence[Contestant], 
     for contestant, seconds in zip(contestants, times, strict=True):
         pairs = [theirs / ours for theirs, ours in zip(seconds, times[0], strict=True)]
         ratio = None if contestant is contestants[0] else spread(pairs)
-        rows.append(
-            Row(part, what, contestant.name, unit, spread(seconds), ratio, dict(contestant.facts))
-        )
+        rows.append(Row(part, what, contestant.name, unit, spread(seconds), ratio, dict(contestant.facts)))
     return rows
 
 

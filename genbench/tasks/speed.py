@@ -2,7 +2,7 @@
 
 The machine's two ceilings come first; then the parts of speed.parts, each contestant taking its turn in every
 round. Sizes are those of speed.cpu or speed.cuda. Peers take part where they are installed (the `peers`
-extra); further networks are named: speed.training.peers=[module:function].
+extra); further networks are named: speed.peers=[module:function].
 
 Writes speed.json, a table of paired ratios speed.md (other / ours; above 1, ours is the faster) and a roofline
 speed.png to run_dir, or to runs/speed.
@@ -33,7 +33,7 @@ PARTS: Mapping[str, Callable[[Mapping[str, Any], Bench], Iterator[Row]]] = {
     "training": training.rows,
     "metrics": metrics.rows,
 }
-"""What can be timed; each takes the settings of its name."""
+"""What can be timed; each takes the sizes of its name."""
 
 
 def run(config: dict[str, Any], typed: Typed) -> None:
@@ -52,14 +52,16 @@ def run(config: dict[str, Any], typed: Typed) -> None:
 
     found, rows = ceilings.measure(sizes["ceilings"], clock)
     compiled = sizes["compile"] if settings["compile"] is None else settings["compile"]
-    bench = Bench(clock, found, compiled)
+    bench = Bench(clock, found, compiled, settings["peers"])
     if device.type == "cpu":
         bench.leave_out("GPU: this machine's CPU was timed; type device=cuda where there is one")
     if not compiled:
-        bench.leave_out("compiled contestants: speed.compile=true brings them, at minutes of compiling on a CPU")
+        bench.leave_out(
+            "compiled contestants: speed.compile=true brings them, at minutes of compiling on a CPU"
+        )
     for part in settings["parts"]:
         print(f"{part} ...", flush=True)
-        rows += PARTS[part]({**sizes[part], **settings[part]}, bench)
+        rows += PARTS[part](sizes[part], bench)
         report = {
             **facts,
             "ceilings": asdict(found),
