@@ -1,4 +1,4 @@
-"""What every part of task=speed is given: a clock, the machine's ceilings, and the peers at hand."""
+"""What every part of task=speed is given: a clock, and the peers at hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from types import ModuleType
 
 import torch
 
-from genbench.speed.ceilings import Ceilings
 from genbench.speed.turns import Clock
 
 
@@ -20,7 +19,6 @@ class Bench:
     """
 
     clock: Clock
-    ceilings: Ceilings
     compile: bool
     named: Sequence[str] = ()
     left_out: list[str] = field(default_factory=list)

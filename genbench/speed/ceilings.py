@@ -1,4 +1,4 @@
-"""What the machine can do at best: move bytes, and multiply matrices. Everything else is a fraction of that."""
+"""What the machine can do at best: move bytes, and multiply matrices. All else is a fraction of that."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ class Ceilings:
     copy: float
     product: Mapping[str, float]
 
+    def best(self, other: Ceilings) -> Ceilings:
+        """The higher of two: what a machine can do shows when nobody else uses it."""
+        products = {name: max(rate, other.product[name]) for name, rate in self.product.items()}
+        return Ceilings(max(self.copy, other.copy), products)
 
-def measure(settings: Mapping[str, Any], clock: Clock) -> tuple[Ceilings, list[Row]]:
+
+def measure(settings: Mapping[str, Any], clock: Clock, part: str = "ceilings") -> tuple[Ceilings, list[Row]]:
     """Both ceilings, medians, and the rows they are read from.
 
     settings: copy_bytes, how large the copied tensor is; product, the side of the multiplied matrices.
@@ -32,7 +37,7 @@ def measure(settings: Mapping[str, Any], clock: Clock) -> tuple[Ceilings, list[R
     target = torch.empty_like(source)
     moved = 2.0 * source.nbytes
     copying = Contestant("torch.Tensor.copy_", lambda: target.copy_(source), facts={"bytes": moved})
-    (copied,) = compare("ceilings", f"copy of {source.nbytes / 2**20:.0f} MiB", "copy", [copying], clock)
+    (copied,) = compare(part, f"copy of {source.nbytes / 2**20:.0f} MiB", "copy", [copying], clock)
 
     side = settings["product"]
     flops = 2.0 * side**3
@@ -47,7 +52,7 @@ def measure(settings: Mapping[str, Any], clock: Clock) -> tuple[Ceilings, list[R
                 facts={"flops": flops, "precision": precision.name},
             )
         )
-    rows = compare("ceilings", f"product of matrices [{side}, {side}]", "product", products, clock)
+    rows = compare(part, f"product of matrices [{side}, {side}]", "product", products, clock)
     # Neither precision is a rival of the other.
     rows = [Row(r.part, r.what, r.name, r.unit, r.seconds, None, r.facts) for r in rows]
     rates = {str(row.facts["precision"]): flops / row.seconds["median"] for row in rows}

@@ -1,4 +1,4 @@
-"""How much arithmetic and traffic a computation is, counted operation by operation as eager PyTorch runs it."""
+"""How much arithmetic and traffic a computation is, operation by operation as eager PyTorch runs it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genbench.contracts import UserError
 from genbench.networks.initialisation import NORM_EPSILON
-from genbench.networks.unet import ResidualBlock, UNet
+from genbench.networks.unet import UNet
 
 IMAGE_SHAPE = (3, 32, 32)
 MULTIPLIERS = (1, 2, 2)
@@ -55,7 +55,7 @@ def randomised(network: nn.Module) -> nn.Module:
 
 
 class Diffusers(nn.Module):
-    """diffusers' UNet2DModel with the layers of `small_unet`, answering with a tensor instead of an object."""
+    """diffusers' UNet2DModel with the layers of `small_unet`; it answers with a tensor, not an object."""
 
     def __init__(self, diffusers: ModuleType, channels: int = 64) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Diffusers(nn.Module):
         return self
 
 
-def _pairs(theirs: Any, ours: UNet) -> Iterator[tuple[nn.Module, list[Tensor]]]:
+def _pairs(theirs: Any, ours: Any) -> Iterator[tuple[nn.Module, list[Tensor]]]:
     """Their layers, each with our tensors for it."""
 
     def own(module: nn.Module) -> list[Tensor]:
@@ -107,7 +107,7 @@ def _pairs(theirs: Any, ours: UNet) -> Iterator[tuple[nn.Module, list[Tensor]]]:
         )
     )
 
-    def block(resnet: Any, attention: Any | None, mine: ResidualBlock) -> Iterator[Any]:
+    def block(resnet: Any, attention: Any | None, mine: Any) -> Iterator[Any]:
         yield resnet.norm1, own(mine.norm_in)
         yield resnet.conv1, own(mine.conv_in)
         yield resnet.time_emb_proj, list(next(told))
@@ -116,14 +116,14 @@ def _pairs(theirs: Any, ours: UNet) -> Iterator[tuple[nn.Module, list[Tensor]]]:
         if resnet.conv_shortcut is not None:
             yield resnet.conv_shortcut, own(mine.shortcut)
         if attention is not None:
-            inner: Any = mine.attention
+            inner = mine.attention
             yield attention.group_norm, own(inner.norm)
             weights, biases = inner.query_key_value.weight.chunk(3), inner.query_key_value.bias.chunk(3)
             parts = (attention.to_q, attention.to_k, attention.to_v)
             yield from zip(parts, map(list, zip(weights, biases, strict=True)), strict=True)
             yield attention.to_out[0], own(inner.out)
 
-    def blocks(level: Any, mine: nn.ModuleList) -> Iterator[Any]:
+    def blocks(level: Any, mine: Any) -> Iterator[Any]:
         attentions = getattr(level, "attentions", [None] * len(mine))
         for resnet, attention, each in zip(level.resnets, attentions, mine, strict=True):
             yield from block(resnet, attention, each)

@@ -40,8 +40,10 @@ def _in_sigma(scheduler: Any, times: Tensor, levels: Levels, device: torch.devic
 
 @dataclass(frozen=True)
 class Scheduler:
-    """name: the class; settings: its arguments; set_times: gives it ours; evaluations: calls of `step` a step;
-    arguments: of `step`; guidance: weight of u + weight (c - u), which diffusers' pipelines do before it.
+    """One of diffusers' classes.
+
+    name: the class; settings: its arguments; set_times: gives it our times; evaluations: calls of its `step`
+    in one of ours; arguments: of `step`; guidance: the weight, where a pipeline mixes two outputs before it.
     """
 
     name: str
@@ -65,7 +67,7 @@ HEUN = Scheduler("HeunDiscreteScheduler", set_times=_in_sigma, evaluations=2)
 
 
 class Walking:
-    """A scheduler taking every step between given times but the one to the data; `prepare` before each walk."""
+    """A scheduler taking every step between given times; `prepare` comes before each walk."""
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ from genbench.speed.bench import Bench
 from genbench.speed.counting import counted
 from genbench.speed.networks import IMAGE_SHAPE, KNOWN, Peer, imported_peer, small_unet
 from genbench.speed.precision import PRECISIONS, Precision
-from genbench.speed.turns import Contestant, Row, compare
+from genbench.speed.turns import Contestant, Fact, Row, compare
 
 LEARNING_RATE = 2e-4
 CLIP = 1.0
@@ -89,7 +90,7 @@ def our_loop(
         Batches(images.to(device), batch, seed=0, flip=True),
         batch,
         Average(generator, WarmedUp(DECAY)),
-        Checkpoints(folder),
+        Checkpoints(Path(folder)),
         Tracker.silent(),
         Pace(steps=1_000_000),
     )
@@ -180,7 +181,7 @@ def _compared(
 
     ours.advance()  # gradients, for what follows to have something to work on
     plain.step()
-    facts = {"precision": precision.name, "flops": _arithmetic(batch, bench.device)}
+    facts: dict[str, Fact] = {"precision": precision.name, "flops": _arithmetic(batch, bench.device)}
     say = f"batch {batch}, {precision.name}"
     share = "genbench's {} alone: its share"
     yield from compare(

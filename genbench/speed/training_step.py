@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from genbench.speed import networks
 from genbench.speed.networks import IMAGE_SHAPE, Peer
 from genbench.speed.precision import PRECISIONS, Precision
-from genbench.speed.turns import Clock, Contestant, Row, compare
+from genbench.speed.turns import Clock, Contestant, Fact, Row, compare
 
 STEPS = 1000
 """Times are integers below this."""
@@ -54,7 +54,7 @@ def rows(
         contestants = []
         for peer in (networks.ours(), *peers):
             learner = _Learner(peer, precision, batch_size, clock.device)
-            facts = {"precision": precision.name, "parameters": float(learner.parameters)}
+            facts: dict[str, Fact] = {"precision": precision.name, "parameters": float(learner.parameters)}
             contestants.append(Contestant(peer.name, learner.step, facts=facts))
         what = f"network's training step, batch {batch_size}, {precision.name}"
         found += compare("training", what, "step", contestants, clock)

@@ -50,3 +50,9 @@ def test_ceilings_are_what_is_moved_and_multiplied_in_the_median_time(monkeypatc
     assert found.product == {"fp32": 2 * 8**3 / 0.25, "bf16": 2 * 8**3 / 0.125}
     assert [row.part for row in rows] == 3 * ["ceilings"]
     assert not any(row.ratio for row in rows), "neither is a rival of the other"
+
+
+def test_the_better_of_two_ceilings_counts():
+    first = ceilings.Ceilings(2.0, {"fp32": 1.0, "bf16": 9.0})
+    second = ceilings.Ceilings(1.0, {"fp32": 3.0, "bf16": 4.0})
+    assert first.best(second) == ceilings.Ceilings(2.0, {"fp32": 3.0, "bf16": 9.0})

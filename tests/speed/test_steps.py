@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
@@ -10,7 +11,6 @@ from genbench.corruptions.bases import Cosines
 from genbench.ops.random import Ambient, Keys
 from genbench.speed import operations, plain, schedulers, steps
 from genbench.speed.bench import Bench
-from genbench.speed.ceilings import Ceilings
 from genbench.speed.steps import Case, cases
 from genbench.speed.turns import Clock
 
@@ -18,10 +18,6 @@ CPU = torch.device("cpu")
 BATCH, STEPS = 2, 4
 
 by_name = pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-
-
-def bench() -> Bench:
-    return Bench(Clock(CPU, rounds=2, warmup=0), Ceilings(1.0, {"fp32": 1.0, "bf16": 1.0}), compile=False)
 
 
 def start_of(case: Case) -> tuple[Tensor, list[Tensor]]:
@@ -54,7 +50,7 @@ def test_ours_is_the_plain_step(case):
 
 @by_name
 def test_ours_is_diffusers_step(case):
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (the extra `peers`)")
+    diffusers = tiny.alone("diffusers")
     if case.scheduler is None:
         pytest.skip(f"diffusers has no step of {case.name}")
     x, outputs = start_of(case)
@@ -80,7 +76,7 @@ def test_noise_is_drawn_where_a_case_says_so(case):
 
 def test_every_case_has_a_row_for_ours_and_for_plain_pytorch(monkeypatch):
     monkeypatch.setattr(Bench, "peer", lambda self, name: self.leave_out(f"{name} is not at hand"))
-    place = bench()
+    place = tiny.bench()
     rows = list(steps.rows({"steps": STEPS, "batch_sizes": [BATCH]}, place))
     names = {
         case.name: [row.name for row in rows if row.what.startswith(f"{case.name} (")] for case in cases()
@@ -109,7 +105,7 @@ def test_a_walk_starts_afresh_every_turn(monkeypatch):
             return super().turns(contestants)
 
     monkeypatch.setattr(Bench, "peer", lambda self, name: None)
-    place = Bench(Looking(CPU, rounds=2, warmup=0), bench().ceilings, compile=False)
+    place = Bench(Looking(CPU, rounds=2, warmup=0), compile=False)
     list(steps._compared(cases()[0], BATCH, STEPS, place))
     for first, second in zip(seen[::2], seen[1::2], strict=True):
         assert torch.equal(first, second)
@@ -134,6 +130,6 @@ def test_the_usual_draws_have_the_law_of_the_logits(draw):
 
 
 def test_operations_have_their_rows():
-    rows = list(operations.rows({"levels": 4, "draws": [1], "blurs": [2]}, bench()))
+    rows = list(operations.rows({"levels": 4, "draws": [1], "blurs": [2]}, tiny.bench()))
     assert [row.name for row in rows if row.ratio is None] == ["genbench", "genbench"]
     assert [row.facts["bytes"] for row in rows] == 3 * [4 * 3 * 1024 * 4] + 2 * [4 * 4 * 2 * 3 * 1024]

@@ -24,7 +24,7 @@ SMALL = [
 def test_parts_are_timed_and_reported(tmp_path):
     said = genbench("task=speed", f"run_dir={tmp_path}", "speed.parts=[operations]", *SMALL).stdout
     report = json.loads((tmp_path / "speed.json").read_text())
-    assert {row["part"] for row in report["rows"]} == {"ceilings", "operations"}
+    assert {row["part"] for row in report["rows"]} == {"ceilings", "operations", "ceilings again"}
     assert report["ceilings"]["copy"] > 0
     assert set(report["ceilings"]["product"]) == {"fp32", "bf16"}
     assert report["rounds"] == 2
