@@ -17,6 +17,9 @@ from torch import Tensor
 Levels = Sequence[tuple[float, float]]
 """(alpha, sigma) at each time of a walk, the noisiest first."""
 
+Answers = Sequence[Sequence[Tensor]]
+"""What the network says in each step of a walk, a tensor an evaluation; from the start again at its end."""
+
 Number = Any
 """A coefficient: a float, or a tensor of no dimensions where the step is compiled."""
 
@@ -28,31 +31,29 @@ State = tuple[Tensor, Tensor]
 class PlainStep:
     """coefficients(levels, k): the numbers of step k; update(x, kept, outputs, *numbers): the step.
 
-    outputs: what the network says in a step, one tensor an evaluation.
+    outputs: the step's of `Answers`.
     """
 
     coefficients: Callable[[Levels, int], Sequence[float]]
     update: Callable[..., State]
 
-    def walk(self, x: Tensor, levels: Levels, outputs: Sequence[Tensor]) -> Tensor:
+    def walk(self, x: Tensor, levels: Levels, answers: Answers) -> Tensor:
         """All steps between the levels."""
-        return self._walk(x, [self.coefficients(levels, k) for k in range(len(levels) - 1)], outputs)
+        return self._walk(x, [self.coefficients(levels, k) for k in range(len(levels) - 1)], answers)
 
-    def compiled(self, levels: Levels, device: torch.device) -> Callable[[Tensor, Sequence[Tensor]], Tensor]:
+    def compiled(self, levels: Levels, device: torch.device) -> Callable[[Tensor, Answers], Tensor]:
         """The same walk with its step compiled once; numbers are tensors, or each would be a new program."""
         step = PlainStep(self.coefficients, torch.compile(self.update, dynamic=False))
         numbers = [
             [torch.tensor(each, device=device) for each in self.coefficients(levels, k)]
             for k in range(len(levels) - 1)
         ]
-        return lambda x, outputs: step._walk(x, numbers, outputs)
+        return lambda x, answers: step._walk(x, numbers, answers)
 
-    def _walk(
-        self, x: Tensor, numbers: Sequence[Sequence[float | Tensor]], outputs: Sequence[Tensor]
-    ) -> Tensor:
+    def _walk(self, x: Tensor, numbers: Sequence[Sequence[Number]], answers: Answers) -> Tensor:
         kept = x
-        for each in numbers:
-            x, kept = self.update(x, kept, outputs, *each)
+        for k, each in enumerate(numbers):
+            x, kept = self.update(x, kept, answers[k % len(answers)], *each)
         return x
 
 
@@ -137,7 +138,7 @@ def _heun(x: Tensor, kept: Tensor, outputs: Sequence[Tensor], s: Number, r: Numb
     """As k-diffusion and EDM's code write it: derivatives from denoised images (here x - sigma eps)."""
     first = (x - (x - s * outputs[0])) / s
     euler = x + (r - s) * first
-    second = (euler - (euler - r * outputs[0])) / r
+    second = (euler - (euler - r * outputs[1])) / r
     return x + (r - s) * (first + second) / 2, kept
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genbench.speed.plain import Levels
+from genbench.speed.plain import Answers, Levels
 
 TIMES = 1000
 """Of Ho's schedule, `corruptions.schedules.Linear`."""
@@ -75,11 +75,11 @@ class Walking:
         scheduler: Scheduler,
         times: Tensor,
         levels: Levels,
-        outputs: Sequence[Tensor],
+        answers: Answers,
         device: torch.device,
     ) -> None:
         self.scheduler, self.times, self.levels = scheduler, times, levels
-        self.outputs, self.device = outputs, device
+        self.answers, self.device = answers, device
         betas = {"beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": TIMES}
         self.theirs = getattr(diffusers, scheduler.name)(**betas, **scheduler.settings)
 
@@ -88,12 +88,11 @@ class Walking:
         self.scheduler.set_times(self.theirs, self.times, self.levels, self.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        steps = (len(self.times) - 1) * self.scheduler.evaluations
-        weight = self.scheduler.guidance
-        for t in self.theirs.timesteps[:steps]:
-            output = self.outputs[0]
+        evaluations, weight = self.scheduler.evaluations, self.scheduler.guidance
+        for number, t in enumerate(self.theirs.timesteps[: (len(self.times) - 1) * evaluations]):
+            outputs = self.answers[number // evaluations % len(self.answers)]
+            output = outputs[number % evaluations]
             if weight is not None:
-                unconditional = self.outputs[1]
-                output = unconditional + weight * (output - unconditional)
+                output = outputs[1] + weight * (outputs[0] - outputs[1])
             x = self.theirs.step(output, t, x, **self.scheduler.arguments, return_dict=False)[0]
         return x

@@ -11,7 +11,7 @@ x0 too: 5 T; Heun's two evaluations: 7 T). Its bytes over the copy bandwidth are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,8 @@ Walk = Callable[[Tensor], Tensor]
 class Case:
     """A sampler, the same in plain PyTorch, and diffusers' scheduler for it where it has one.
 
-    ideal: T a step; sampler: of a number of steps; noisy: whether steps draw noise; outputs: tensors the
-    network gives a step.
+    ideal: T a step; sampler: of a number of steps; noisy: whether steps draw noise; guided: whether a step
+    asks with a label and without; outputs: how often a step asks.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Case:
     parameterisation: Parameterisation = Epsilon()  # noqa: RUF009 - immutable
     grid: Grid = Uniform()  # noqa: RUF009 - immutable
     noisy: bool = False
+    guided: bool = False
     outputs: int = 1
 
     def times(self, steps: int) -> Tensor:
@@ -119,6 +120,7 @@ def cases() -> list[Case]:
             schedulers.HEUN,
             corruption=Gaussian(EDM()),
             grid=Rho(80.0, 0.002),
+            outputs=2,
         ),
         Case(
             "Langevin",
@@ -137,22 +139,27 @@ def cases() -> list[Case]:
             plain.guided_ddpm(schedulers.WEIGHT),
             schedulers.GUIDED_DDPM,
             noisy=True,
+            guided=True,
             outputs=2,
         ),
     ]
 
 
-def ours(case: Case, steps: int, outputs: Sequence[Tensor], randomness: Randomness) -> Walk:
-    """Our sampler's walk along the case's times, its network saying `outputs`."""
-    guided = case.outputs == 2
+def ours(case: Case, steps: int, answers: plain.Answers, randomness: Randomness) -> Walk:
+    """Our sampler's walk along the case's times, its network giving `answers`."""
+    outputs = [output for answer in answers for output in answer]
     model = Denoising(
-        Canned(outputs), case.corruption, Regression(case.parameterisation), IMAGE_SHAPE, classes=int(guided)
+        Canned(outputs),
+        case.corruption,
+        Regression(case.parameterisation),
+        IMAGE_SHAPE,
+        classes=int(case.guided),
     )
     sampler = case.sampler(steps)
     times = case.times(steps)
     visited = times[: sampler.steps + 1]
     batch = len(outputs[0])
-    labels = torch.zeros(batch, dtype=torch.int64, device=outputs[0].device) if guided else None
+    labels = torch.zeros(batch, dtype=torch.int64, device=outputs[0].device) if case.guided else None
 
     def walk(x: Tensor) -> Tensor:
         path = Path(Counted(model, batch), case.corruption, sampler.take, randomness, labels, {})
@@ -182,7 +189,7 @@ def rows(settings: Mapping[str, Any], bench: Bench) -> Iterator[Row]:
 def _compared(case: Case, batch: int, steps: int, bench: Bench) -> list[Row]:
     device = bench.device
     shape = (batch, *IMAGE_SHAPE)
-    outputs = [torch.randn(shape, device=device) for _ in range(case.outputs)]
+    answers = [[torch.randn(shape, device=device) for _ in range(case.outputs)]]
     start = torch.randn(shape, device=device)
     state = torch.empty_like(start)
     levels = levels_of(case, steps)
@@ -190,7 +197,7 @@ def _compared(case: Case, batch: int, steps: int, bench: Bench) -> list[Row]:
     first = plain.PlainStep(case.plain.coefficients, case.plain.update)
     facts = {
         "bytes": float(case.ideal * start.nbytes),
-        "flops": counted(lambda: first.walk(start, levels, outputs))["flops"] / steps,
+        "flops": counted(lambda: first.walk(start, levels, answers))["flops"] / steps,
     }
 
     def contestant(name: str, walk: Walk, prepare: Callable[[], object] = lambda: None) -> Contestant:
@@ -200,17 +207,17 @@ def _compared(case: Case, batch: int, steps: int, bench: Bench) -> list[Row]:
 
         return Contestant(name, lambda: walk(state), steps, afresh, facts)
 
-    contestants = [contestant("genbench", ours(case, steps, outputs, keys))]
+    contestants = [contestant("genbench", ours(case, steps, answers, keys))]
     if case.noisy:
-        drawn = ours(case, steps, outputs, Ambient(batch, device))
+        drawn = ours(case, steps, answers, Ambient(batch, device))
         contestants.append(contestant("genbench, noise by torch.randn", drawn))
-    contestants.append(contestant("plain PyTorch", lambda x: case.plain.walk(x, levels, outputs)))
+    contestants.append(contestant("plain PyTorch", lambda x: case.plain.walk(x, levels, answers)))
     if bench.compile:
         compiled = case.plain.compiled(levels, device)
-        contestants.append(contestant("plain PyTorch, compiled", lambda x: compiled(x, outputs)))
+        contestants.append(contestant("plain PyTorch, compiled", lambda x: compiled(x, answers)))
     if case.scheduler is None:
         bench.leave_out(f"diffusers has no step of {case.name}")
     elif (diffusers := bench.peer("diffusers")) is not None:
-        theirs = schedulers.Walking(diffusers, case.scheduler, case.times(steps), levels, outputs, device)
+        theirs = schedulers.Walking(diffusers, case.scheduler, case.times(steps), levels, answers, device)
         contestants.append(contestant("diffusers", theirs, theirs.prepare))
     return compare("steps", f"{case.name} ({batch}, 3, 32, 32)", "step", contestants, bench.clock)

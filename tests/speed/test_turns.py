@@ -23,16 +23,17 @@ def test_contestants_take_turns_and_nobody_always_follows_the_same_one():
 
 
 def test_ratios_are_paired_within_a_round(monkeypatch):
-    # A machine ten times slower in one round: medians of the times would say 20 / 1, pairs say 2.
     contestants = [Contestant("ours", lambda: None, count=4), Contestant("theirs", lambda: None, count=4)]
-    seconds = iter([9, 9, 1, 2, 10, 20, 2, 1])  # rounds: theirs first, then ours first, then backwards
-    clock = iter(value for each in seconds for value in (0, each))
+    # A round that does not count; then theirs goes first, then theirs and ours, in laps that turn round.
+    turns_taken = [9, 9, 2, 1, 5, 10, 4, 20]
+    clock = iter(value for each in turns_taken for value in (0, each))
     monkeypatch.setattr(turns.time, "perf_counter", lambda: next(clock))
     ours, theirs = compare("part", "what", "step", contestants, Clock(CPU, rounds=3, warmup=1))
-    # Turn 1: theirs 1, ours 2. Turns 2 and 3 go backwards: theirs 10, ours 20; ours 2, theirs 1.
+    # Ours took 1, 10, 4 and theirs 2, 5, 20: pairs say 2, 1/2 and 5; medians would say 5 / 4.
     assert ours.ratio is None
-    assert theirs.ratio == {"median": 0.5, "p20": 0.5, "p80": 0.5}
-    assert ours.seconds == {"median": 0.5, "p20": 0.5, "p80": pytest.approx(3.2)}  # a unit, of 4 a call
+    assert theirs.ratio == {"median": 2.0, "p20": pytest.approx(1.1), "p80": pytest.approx(3.8)}
+    assert ours.seconds["median"] == 1.0  # a unit, of four a call
+    assert theirs.seconds["median"] == 1.25
     assert (theirs.part, theirs.what, theirs.name, theirs.unit) == ("part", "what", "theirs", "step")
 
 
