@@ -127,8 +127,9 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several] = {
     "solvers.tolerances": Several(Real()),
     "solvers.images": Whole(1),
     "walk.beside": Several(Text(), empty=True),
-    "speed.batch_size": Whole(1),
-    "speed.rounds": Whole(2),
+    "speed.parts": Several(Text()),
+    "speed.rounds": Whole(2, optional=True),
+    "speed.peers": Several(Text(), empty=True),
 }
 """What each setting must be, where a configuration has it."""
 

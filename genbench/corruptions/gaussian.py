@@ -80,30 +80,51 @@ class Linear(Corruption):
         return self.step((kept, self.alpha(s) - kept * self.alpha(t)), (x_t, x0.estimate), added)
 
 
+REMEMBERED = 10_000
+"""Times whose levels a corruption keeps, more than any grid has."""
+
+
 class Gaussian(Linear):
-    """Scaling and Gaussian noise of pixels, by a schedule."""
+    """Scaling and Gaussian noise of pixels, by a schedule.
+
+    Levels at single times are worked out once: a sampler asks for them several times a step, in every batch,
+    and on small images that would take longer than the step itself.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.steps = schedule.steps
+        self._known: dict[float, Level] = {}
 
     def __str__(self) -> str:
         return str(self.schedule)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal level, float64 of t's shape."""
-        return self.schedule.alpha(t)
+        return self.level(t).alpha if _single(t) else self.schedule.alpha(t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level, float64 of t's shape."""
-        return self.schedule.sigma(t)
+        return self.level(t).sigma if _single(t) else self.schedule.sigma(t)
 
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
         return combine((self.alpha(t), self.sigma(t)), (x0, noise))
 
     def level(self, t: Tensor) -> Level:
+        if not _single(t):
+            return self._level(t)
+        time = float(t)
+        if time not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            # What was made in inference mode could never be used where gradients are taken.
+            with torch.inference_mode(False):
+                self._known[time] = self._level(torch.tensor(time, dtype=torch.float64))
+        return self._known[time]
+
+    def _level(self, t: Tensor) -> Level:
         schedule = self.schedule
-        return Level(t, self.alpha(t), self.sigma(t), schedule.alpha_rate(t), schedule.sigma_rate(t))
+        return Level(t, schedule.alpha(t), schedule.sigma(t), schedule.alpha_rate(t), schedule.sigma_rate(t))
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         noise = randomness.normal(shape[1:], stream=Stream.TERMINAL)
@@ -114,3 +135,8 @@ class Gaussian(Linear):
 
     def conditioning(self, t: Tensor) -> Tensor:
         return self.schedule.conditioning(t)
+
+
+def _single(t: Tensor) -> bool:
+    """Is t one time, known to the CPU, through which no gradient is taken?"""
+    return t.ndim == 0 and t.device.type == "cpu" and not t.requires_grad

@@ -192,7 +192,7 @@ class Trainer:
                 if saved != self.step:
                     self.save()
                 return Outcome(self.step, reason)
-            logged = self._advance()
+            logged = self.advance()
             since += 1
             sums = {name: sums.get(name, 0) + value for name, value in logged.items()}
             if self.step % self.pace.log_every == 0 or self.step == self.pace.steps:
@@ -219,7 +219,8 @@ class Trainer:
         signalled = stopper.heard(self.plan.computation.ranks, self.plan.computation.device)
         return Outcome(self.step, "signal" if signalled else "steps")
 
-    def _advance(self) -> dict[str, Tensor]:
+    def advance(self) -> dict[str, Tensor]:
+        """One training step and its average; returns the scalars to log. Raises NotFinite."""
         self.generator.train()
         try:
             logged = self.plan.run(Step(self.step, self.pace.steps), self.take(self.step))

@@ -194,4 +194,5 @@ def _first_order(t: Tensor, s: Tensor, corruption: Any) -> tuple[Tensor, Tensor]
 
 def _stretch(t: Tensor, s: Tensor, corruption: Any) -> float:
     """h = lambda_s - lambda_t; infinite for a step from pure noise or to the data itself."""
-    return float(corruption.schedule.half_log_snr(s) - corruption.schedule.half_log_snr(t))
+    there, here = corruption.level(s), corruption.level(t)
+    return float((there.alpha / there.sigma).log() - (here.alpha / here.sigma).log())

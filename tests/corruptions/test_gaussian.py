@@ -144,3 +144,23 @@ def test_rule_three_is_ddpms_step_and_ddims_bit_for_bit(schedule):
         for rule, other in ((Mixed(share), Eta(1.0)), (Mixed(0.0), Eta(0.0))):
             steps = [law(corruption, i - 1, i, each, x_t, x0).sample(keys, i) for each in (rule, other)]
             assert torch.equal(*steps)
+
+
+def test_levels_remembered_in_inference_mode_can_be_used_where_gradients_are_taken():
+    corruption, t = Gaussian(Linear()), torch.tensor(0.5, dtype=torch.float64)
+    with torch.inference_mode():
+        within = corruption.level(t.clone())
+    assert corruption.level(t) is within
+    weight = torch.ones((), requires_grad=True)
+    (corruption.alpha(t) * weight).square().backward()
+    assert weight.grad == pytest.approx(2 * float(corruption.schedule.alpha(t)) ** 2)
+
+
+def test_levels_of_one_time_are_those_of_a_batch_of_times():
+    corruption, times = Gaussian(VP()), torch.linspace(0.001, 1, 7, dtype=torch.float64)
+    batch, single = corruption.level(times), [corruption.level(t) for t in times]
+    for name in ("t", "alpha", "sigma", "alpha_rate", "sigma_rate"):
+        assert torch.equal(getattr(batch, name), torch.stack([getattr(each, name) for each in single])), name
+    asked = times[2].clone().requires_grad_(True)
+    corruption.alpha(asked).backward()
+    assert asked.grad == pytest.approx(float(corruption.level(times[2]).alpha_rate), rel=1e-6)
