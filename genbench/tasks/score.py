@@ -36,10 +36,9 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     metrics = {**config["metrics"], "n_samples": count}
     shape = (facts["channels"], facts["resolution"], facts["resolution"])
     scoring, lines = build_scoring(assembly, metrics, shape)
-    reference = assembly.images(facts["reference"])
-    scoring.refer_to(reference, metrics["batch_size"])
+    scoring.refer_to(assembly.images, facts["reference"], metrics["batch_size"])
     chunks = torch.arange(count).split(metrics["batch_size"])
-    values = scoring.evaluate(((images[index].to(device), index) for index in chunks), count)
+    values = scoring.evaluate(((images[index].to(device), index, None) for index in chunks), count)
     print(f"{config['images']}: {count:,} images against {facts['name']} ({facts['reference']})")
     for line in lines:
         print(f"  {line}")

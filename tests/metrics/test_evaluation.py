@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from genbench.leaderboard.record import INCEPTION_METRICS
 from genbench.metrics.evaluation import Evaluation, MetricValue, across_seeds
-from genbench.metrics.extractors import Inception, Shipped
+from genbench.metrics.extractors import BARE, Inception, Shipped
 from genbench.metrics.moments import Moments
-from genbench.metrics.reference import Reference
+from genbench.metrics.reference import Real, Reference
 from genbench.ops.quantize import QUANTISER
 
 N = 211
@@ -24,8 +25,7 @@ class Fixed:
 
     name = "digits"
     resize = "none"
-    features = "pool"
-    logits = "logits"
+    roles = {"features": "pool", "logits": "logits"}  # noqa: RUF012
     dimensions = {"pool": 11, "logits": 7}  # noqa: RUF012
     standard_count = N
     sha256 = "0" * 64
@@ -46,14 +46,16 @@ def images(n: int = N, seed: int = 0) -> Tensor:
 
 
 REFERENCE = Reference(Moments.of(Fixed()(images(300, 1))["pool"]), "train, 300 images", "f" * 64)
+REAL = Real("train", {("features", "train"): REFERENCE})
 
 
 def evaluation(n: int = N) -> Evaluation:
-    return Evaluation(Fixed(), REFERENCE, n)  # type: ignore[arg-type]
+    return Evaluation(Fixed(), REAL, n)  # type: ignore[arg-type]
 
 
 def values(found: list[MetricValue]) -> list[float]:
-    return [number for v in found for number in (v.value, v.split_std) if number is not None]
+    numbers = (number for v in found for number in (v.value, v.split_std, v.bootstrap_std))
+    return [number for number in numbers if number is not None]
 
 
 def once() -> list[MetricValue]:
@@ -132,11 +134,12 @@ def test_an_image_seen_twice_or_never_is_refused() -> None:
 
 def test_a_value_says_all_there_is_to_know() -> None:
     distance, score = once()
-    assert replace(distance, value=0.0) == MetricValue(
+    assert replace(distance, value=0.0, bootstrap_std=0.0) == MetricValue(
         name="fd_digits",
         value=0.0,
         std=None,
         split_std=None,
+        bootstrap_std=0.0,
         n_seeds=1,
         n_samples=N,
         extractor="digits",
@@ -161,6 +164,8 @@ def test_any_other_count_is_in_the_name() -> None:
 def test_inceptions_metrics_have_their_own_names_and_count() -> None:
     inception, digits = Inception("/nowhere"), Shipped("digits")
     assert [inception.metric(kind) for kind in ("fd", "is", "kid")] == ["fid", "is", "kid"]
+    assert [inception.metric(kind) for kind in ("sfd", "authenticity")] == ["sfid", "authenticity_inception"]
+    assert {inception.metric(kind) for kind in BARE} == INCEPTION_METRICS
     assert inception.standard_count == 50_000
     assert [digits.metric(kind) for kind in ("fd", "is")] == ["fd_digits", "is_digits"]
     assert digits.standard_count == digits.card.n_samples == 2000
@@ -177,6 +182,7 @@ def test_seeds_are_averaged_and_their_spread_is_named() -> None:
     assert distance.value == pytest.approx(float(numbers.mean()), rel=1e-14)
     assert distance.std == pytest.approx(float(numbers.std()), rel=1e-12)
     assert (distance.n_seeds, distance.n_samples, distance.split_std) == (3, N, None)
+    assert distance.bootstrap_std == pytest.approx(sum(found[0].bootstrap_std or 0 for found in results) / 3)
     assert score.split_std == pytest.approx(sum(found[1].split_std or 0 for found in results) / 3)
     assert across_seeds(results[:1]) == results[0]
     with pytest.raises(ValueError, match="same way"):

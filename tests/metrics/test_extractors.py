@@ -9,6 +9,7 @@ import pickle
 import shutil
 import urllib.request
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -262,8 +263,7 @@ class EarlyInception(Inception):
     singular covariances, most of them rounding, and is right to five digits there; here it is to seven.
     """
 
-    features = "64"
-    logits = "192"
+    roles = MappingProxyType({"features": "64", "logits": "192"})
 
 
 @pytest.mark.slow

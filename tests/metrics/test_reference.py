@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genbench.data.images import ImageSet
 from genbench.metrics import reference as module
-from genbench.metrics.reference import Reference, reference_moments
+from genbench.metrics.reference import Reference, refer
 
 
 class Pixels:
@@ -19,12 +19,11 @@ class Pixels:
 
     name = "pixels"
     resize = "none"
-    features = "pool"
-    logits = "logits"
     sha256 = "0" * 64
 
     def __init__(self) -> None:
         self.seen = 0
+        self.roles = {"features": "pool", "logits": "logits"}
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         self.seen += len(images)
@@ -42,8 +41,8 @@ def images() -> ImageSet:
 def known(images: ImageSet, folder: Path | None, extractor: Pixels | None = None) -> tuple[Reference, int]:
     """The reference, and how many images had to be looked at for it."""
     extractor = extractor or Pixels()
-    found = reference_moments(images, extractor, folder, batch_size=50)  # type: ignore[arg-type]
-    return found, extractor.seen
+    found = refer(images, extractor, ["features"], (), folder, batch_size=50)  # type: ignore[arg-type]
+    return found["features"], extractor.seen
 
 
 def test_the_second_time_nothing_is_computed(images: ImageSet, tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ def change(what: str, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> tupl
     else:
         changed = {
             "weights": ("sha256", "1" * 64),
-            "layer": ("features", "logits"),
+            "layer": ("roles", {"features": "logits"}),
             "resize": ("resize", "twice"),
         }
         setattr(extractor, *changed[what])
