@@ -183,14 +183,15 @@ def given_weights(metrics: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(given, Mapping):
         if unknown := sorted(set(given) - {*takers, "inception"}):
             raise UserError(
-                f"metrics.weights names {', '.join(unknown)}; of the extractors chosen {', '.join(takers)} take "
-                "weights."
+                f"metrics.weights names {', '.join(unknown)}; of the extractors chosen, weights are taken by "
+                f"{', '.join(takers)}."
             )
         return dict(given)
     if len(takers) > 1:
         each = ", ".join(f"{name}: PATH" for name in takers)
         raise UserError(
-            f"metrics.weights={given}, but {' and '.join(takers)} take weights; type metrics.weights='{{{each}}}'."
+            f"metrics.weights={given}, but {' and '.join(takers)} take weights; "
+            f"type metrics.weights='{{{each}}}'."
         )
     return {takers[0]: given}
 

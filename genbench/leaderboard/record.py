@@ -5,10 +5,10 @@ it does not know, values of another type, numbers that are not finite and string
 is exported as JSON Schema by `schema()`. Two spreads have two names: a metric's `std` here is over
 *evaluation* seeds (other samples of the same weights); that over *training* seeds belongs to a submission.
 
-A metric's name cannot mislead. With Inception's features it is bare (`fid`, `is`, `kid`, `precision`, `recall`,
-`density`, `coverage`, `sfid`, `fid_infinity`), and so is CLIP's `cmmd`; any other name carries its extractor:
-`fd_digits`, `is_digits`, `kid_dinov2`. Numbers of samples that are not the standard stand behind: published
-networks' is 50,000 (`fid@10000`), that of the data set's own extractors the data set's (`fd_digits@500`).
+A metric's name cannot mislead. With Inception's features it is bare (`fid`, `sfid`, `fid_infinity`, `is`,
+`kid`, `precision`, `recall`, `density`, `coverage`), as CLIP's `cmmd`; any other name carries its extractor:
+`fd_digits`, `is_digits`, `kid_dinov2`. A number of samples that is not the standard stands behind: for
+published networks that is 50,000 (`fid@10000`), else the data set's own (`fd_digits@500`).
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ INCEPTION_METRICS = frozenset(
     {"fid", "sfid", "fid_infinity", "is", "kid", "precision", "recall", "density", "coverage"}
 )
 """Names that, bare, promise Inception's features."""
+
+DIAGNOSTICS = frozenset({"authenticity", "c_t", "train_distance_ratio"})
+"""Signs of memorisation: shown, never ranked by, hence neither better lower nor higher."""
 
 BARE_METRICS = dict.fromkeys(INCEPTION_METRICS, "inception") | {"cmmd": "clip"}
 """Names that carry no extractor, and the one they promise."""
@@ -196,6 +199,10 @@ class Metric(Strict):
         if self.extractor in PUBLISHED and (self.n_samples == PUBLISHED_SAMPLES) == bool(count):
             expected = base if count else f"{base}@{self.n_samples}"
             raise ValueError(f"{self.name} from {self.n_samples} samples must be named {expected}")
+        diagnostic = base.removesuffix(f"_{self.extractor}") in DIAGNOSTICS
+        if diagnostic != (self.better == "neither"):
+            expected = '"neither"' if diagnostic else '"lower" or "higher"'
+            raise ValueError(f"{self.name} is better {self.better!r}, expected {expected}")
         if (self.std is None) != (self.n_seeds == 1):
             raise ValueError(f"{self.name} needs std (over evaluation seeds) exactly where n_seeds > 1")
         return self

@@ -123,7 +123,7 @@ def budget_class(images_seen: int) -> BudgetClass:
 def is_distance(name: str) -> bool:
     """Whether a metric is a Fréchet distance at its standard number of samples: `fid`, `fd_<extractor>`.
 
-    What is extrapolated from one (`fd_infinity_<extractor>`) is another quantity, and no track is sorted by it.
+    What is extrapolated from one (`fd_infinity_<extractor>`) is another quantity: no track is sorted by it.
     """
     plain = name.startswith("fd_") and not name.startswith("fd_infinity_")
     return name == "fid" or (plain and "@" not in name)

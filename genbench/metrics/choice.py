@@ -59,7 +59,7 @@ def check(
 def check_measures(
     measures: Mapping[str, Measure], extractors: Sequence[Extractor], n_samples: int
 ) -> list[str]:
-    """Lines about measures that some extractors have no layer for. `measures` by the names they were typed as.
+    """Lines about measures, by the names they were typed as, that some of the extractors have no layer for.
 
     Raises UserError where one cannot be computed from `n_samples`, or with none of the extractors.
     """

@@ -134,7 +134,7 @@ class Evaluation:
         self._seen, self._labels = seen.cpu(), labels.cpu()
 
     def result(self) -> list[MetricValue]:
-        """The figures of every measure. Raises ValueError unless each of the n_samples images was seen once."""
+        """The figures of every measure. Raises ValueError unless each of n_samples images was seen once."""
         wrong = (self._seen != 1).nonzero().flatten().tolist()
         if wrong:
             raise ValueError(

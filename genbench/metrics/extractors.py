@@ -1,10 +1,10 @@
 """Feature extractors: uint8 images in, named layers of features out, always in evaluation mode and float32.
 
-`Shipped` is a small classifier that genbench trained on the data set itself and carries along (works offline,
-in seconds). `Inception` is torch-fidelity's port of the 2015 TensorFlow Inception network, whose pool features
-define FID (Heusel et al. 2017) and whose unbiased logits define IS; its weights are fetched once or given as a
-file. Two more published networks stand in `genbench.metrics.transformers`. Each says which layer plays which
-role, and the digest of its weights goes into every number computed with it.
+`Shipped` is a small classifier that genbench trained on the data set itself and carries along (works
+offline, in seconds). `Inception` is torch-fidelity's port of the 2015 TensorFlow Inception network, whose
+pool features define FID (Heusel et al. 2017) and whose unbiased logits define IS; its weights are fetched
+once or given as a file. Two more published networks stand in `genbench.metrics.transformers`. Each says which
+layer plays which role, and the digest of its weights goes into every number computed with it.
 
     features     the layer whose law is compared: Fréchet distance, KID, precision and recall, ...
     logits       the layer whose softmax the inception score reads
@@ -231,8 +231,8 @@ def price(title: str, images: int, device: torch.device, slow: float, fast: floa
         return []
     longest, shortest = (f"{images / rate / 60:,.0f}" for rate in (slow, fast))
     return [
-        f"{title} on a CPU manages {slow:g} to {fast:g} images a second: {images:,} images will take {shortest} "
-        f"to {longest} minutes. A smaller metrics.n_samples costs less (and stands in the metrics' names)."
+        f"{title} on a CPU manages {slow:g} to {fast:g} images a second: {images:,} images will take "
+        f"{shortest} to {longest} minutes. A smaller metrics.n_samples costs less (and stands in the names)."
     ]
 
 

@@ -18,12 +18,13 @@ the moments and the estimate is good; near it, where FD is all sampling bias, it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from genbench.errors import UserError
-from genbench.metrics.grouped import GroupedMoments, resamplings
+from genbench.metrics.grouped import GroupedMoments, dealt, resamplings
 from genbench.metrics.measure import Figure, Samples
 from genbench.metrics.moments import Moments, SumTensors
 from genbench.metrics.reference import Real
@@ -35,7 +36,7 @@ REPLICATES = 100
 """Bootstrap replicates: their deviation is itself uncertain by a factor of 1 +- 1 / sqrt(200)."""
 
 LARGEST = 512
-"""Features of more dimensions get no bootstrap: 50 groups of 2,048 would take 1.7 GB, a replicate a second."""
+"""More features than these get no bootstrap: 50 groups of 2,048 would take 1.7 GB, a replicate a second."""
 
 KINDS = {"features": "fd", "spatial": "sfd"}
 """What the distance in each layer is called; Inception's own are FID and sFID (Nash et al. 2021)."""
@@ -56,24 +57,43 @@ class FrechetDistance:
         self.role, self.kind, self.bootstrap = role, KINDS[role], bootstrap
         self.requires = self.compares = frozenset({role})
 
-    def start(self, n: int, dimensions: Mapping[str, int]) -> FrechetSums:
-        dimension = dimensions[self.role]
-        groups = min(GROUPS, n) if self.bootstrap and dimension <= LARGEST else 1
-        return FrechetSums(self, groups, dimension)
+    def start(self, n: int, dimensions: Mapping[str, int]) -> GroupSums:
+        small = dimensions[self.role] <= LARGEST
+        return GroupSums(self, self.role, n, GROUPS if self.bootstrap and small else 1, dimensions[self.role])
+
+    def figures(self, moments: GroupedMoments, real: Real) -> Sequence[Figure]:
+        """The distance, with its bootstrap error where the images were kept in groups."""
+        reference = real(self.role)
+        value = frechet_distance(moments.union(), reference.moments)
+        error = None
+        if moments.groups > 1:
+            weights = (
+                draw.bincount(minlength=moments.groups) for draw in resamplings(moments.groups, REPLICATES)
+            )
+            error = spread([frechet_distance(moments.union(weight), reference.moments) for weight in weights])
+        return [Figure(self.kind, value, "lower", bootstrap_std=error, against=[reference])]
 
 
-class FrechetSums:
-    """The moments of the images that passed, in groups: image i is of group i mod G."""
+class OfGroups(Protocol):
+    """A measure that is computed from the moments of groups of images."""
 
-    def __init__(self, measure: FrechetDistance, groups: int, dimension: int) -> None:
-        self.measure = measure
-        self.moments = GroupedMoments(groups, dimension)
+    def figures(self, moments: GroupedMoments, real: Real) -> Sequence[Figure]:
+        """Its figures."""
+
+
+class GroupSums:
+    """The moments of one layer of `n` images, in at most `groups` groups of images dealt at random."""
+
+    def __init__(self, measure: OfGroups, role: str, n: int, groups: int, dimension: int) -> None:
+        self.measure, self.role = measure, role
+        self.moments = GroupedMoments(min(groups, n), dimension)
+        self._owner = dealt(n, self.moments.groups)
 
     def update(self, layers: Mapping[str, Tensor], index: Tensor) -> None:
         """Adds features [B, D] of images numbered `index`, int64 [B]."""
-        self.moments.update(layers[self.measure.role], index % self.moments.groups)
+        self.moments.update(layers[self.role], self._owner[index.cpu()])
 
-    def merge(self, other: FrechetSums) -> None:
+    def merge(self, other: GroupSums) -> None:
         """Adds what `other` has seen."""
         self.moments.merge(other.moments)
 
@@ -82,18 +102,13 @@ class FrechetSums:
         self.moments.reduce(sum_tensors, device)
 
     def compute(self, samples: Samples, real: Real) -> Sequence[Figure]:
-        """The distance, with its bootstrap error where groups were kept."""
-        reference = real(self.measure.role)
-        value = frechet_distance(self.moments.union(), reference.moments)
-        error = self._error(reference.moments) if self.moments.groups > 1 else None
-        return [Figure(self.measure.kind, value, "lower", bootstrap_std=error, against=[reference])]
+        """What the measure makes of them."""
+        return self.measure.figures(self.moments, real)
 
-    def _error(self, reference: Moments) -> float:
-        replicates = [
-            frechet_distance(self.moments.union(weights), reference)
-            for weights in resamplings(self.moments.groups, REPLICATES)
-        ]
-        return float(torch.tensor(replicates, dtype=torch.float64).std())
+
+def spread(replicates: Sequence[float]) -> float:
+    """The sample deviation of a statistic over bootstrap replicates."""
+    return float(torch.tensor(replicates, dtype=torch.float64).std())
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

@@ -5,7 +5,7 @@
         n = sum_g w_g n_g,   m = sum_g w_g n_g m_g / n,   S = sum_g w_g (S_g + n_g (m_g - m)(m_g - m)^T)
 
 One pass then serves the whole (w = 1), each part, and a bootstrap: w drawn as G draws with replacement from
-the G groups (Efron 1979). Images are dealt to groups by number, so a group is a sample like the whole, and
+the G groups (Efron 1979). Images are dealt to groups at random, so a group is a sample like the whole, and
 what resampled groups do to a statistic is, up to a factor of sqrt(1 - 1 / G), what resampled images do. No
 feature is kept: a replicate costs G D^2 additions where resampled images would cost n D^2.
 """
@@ -17,6 +17,11 @@ import torch
 from torch import Tensor
 
 from genbench.metrics.moments import Moments, SumTensors
+
+DEAL_SEED = 2020
+"""torch-fidelity's, with which its inception score shuffles."""
+
+RESAMPLE_SEED = 0
 
 
 class GroupedMoments:
@@ -39,7 +44,7 @@ class GroupedMoments:
         return self._state[0]
 
     def update(self, features: Tensor, group: Tensor) -> None:
-        """Adds rows of features [B, D], the i-th to group[i], int64 [B] in [0, G). ValueError if not finite."""
+        """Adds features [B, D], row i to group[i], int64 [B] in [0, G). Raises ValueError if not finite."""
         if len(features) == 0:
             return
         rows, group = features.detach().double(), group.to(features.device)
@@ -48,7 +53,7 @@ class GroupedMoments:
         self._move(rows.device)
         counts = torch.bincount(group, minlength=self.groups)
         mean = torch.zeros_like(self._state[1]).index_add_(0, group, rows) / counts.clamp(min=1)[:, None]
-        # Each group's centred rows side by side, padded with rows of zeros, so that one product does them all.
+        # Each group's centred rows side by side, padded with rows of zeros: one product does all groups.
         order = group.argsort(stable=True)
         place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[group[order]]
         padded = rows.new_zeros(self.groups, int(counts.max()), rows.shape[1])
@@ -105,11 +110,23 @@ class GroupedMoments:
         )
 
 
-def resamplings(groups: int, replicates: int, seed: int = 0) -> Tensor:
-    """int64 [replicates, groups]: how often each group is in each bootstrap replicate; rows sum to groups."""
-    # RandomState's stream is frozen by NumPy: the replicates are the same in every version.
-    drawn = np.random.RandomState(seed).randint(groups, size=(replicates, groups))
-    return torch.stack([torch.from_numpy(row).bincount(minlength=groups) for row in drawn])
+def dealt(n: int, groups: int) -> Tensor:
+    """int64 [n]: the group of each of n images, as equal as can be: contiguous parts of a random order.
+
+    It depends on n and `groups` alone. A random order, because images that somebody brings may be sorted.
+    """
+    # RandomState's stream is frozen by NumPy: the order is the same in every version.
+    order = torch.from_numpy(np.random.RandomState(DEAL_SEED).permutation(n))
+    owner = torch.empty(n, dtype=torch.int64)
+    for group in range(groups):
+        owner[order[group * n // groups : (group + 1) * n // groups]] = group
+    return owner
+
+
+def resamplings(groups: int, replicates: int) -> Tensor:
+    """int64 [replicates, groups]: a bootstrap's draws of `groups` groups with replacement, one a row."""
+    drawn = np.random.RandomState(RESAMPLE_SEED).randint(groups, size=(replicates, groups))
+    return torch.from_numpy(drawn)
 
 
 def _outer(rows: Tensor) -> Tensor:

@@ -15,28 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from genbench.metrics.grouped import dealt
 from genbench.metrics.measure import Figure, Samples
 from genbench.metrics.moments import SumTensors
 from genbench.metrics.reference import Real
 
 SPLITS = 10
-SHUFFLE_SEED = 2020
 
 
 def split_of(n: int, splits: int = SPLITS) -> Tensor:
     """int64 [n]: the split each of n images belongs to. Raises ValueError for fewer images than splits."""
     if n < splits:
         raise ValueError(f"an inception score of {splits} splits needs at least {splits} images, found {n}")
-    # RandomState's stream is frozen by NumPy: the permutation is the same in every version.
-    order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(n))
-    owner = torch.empty(n, dtype=torch.int64)
-    for split in range(splits):
-        owner[order[split * n // splits : (split + 1) * n // splits]] = split
-    return owner
+    return dealt(n, splits)
 
 
 class InceptionScore:

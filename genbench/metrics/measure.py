@@ -44,8 +44,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Samples:
-    """A whole set of samples: their number, the layers that were kept (by role, float32 [n, D] in the order of
-    the images' numbers), and their classes, int64 [n], where they were drawn by class.
+    """A whole set of samples: their number, the layers that were kept (by role, float32 [n, D] in the order
+    of the images' numbers), and their classes, int64 [n], where they were drawn by class.
     """
 
     n: int
@@ -70,7 +70,7 @@ class Sums(Protocol):
 
 
 class Measure(Protocol):
-    """Something to be computed of an extractor's layers. Raises UserError, when made, for impossible settings."""
+    """Something to be computed of an extractor's layers. Raises UserError, when made, for a wrong setting."""
 
     requires: frozenset[str]
     """The roles of the layers it reads as they pass."""
@@ -91,7 +91,7 @@ class Measure(Protocol):
 class OfSets:
     """A measure of whole sets: it sums nothing and computes everything at the end, from the rows kept for it.
 
-    Derive from it, say what `keeps` names, and write `compute`; `check` where not any number of images will do.
+    Derive from it, say what it `keeps`, and write `compute`; `check` where not any number of images will do.
     """
 
     requires: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """Weights of published networks: where they lie, whether they can be had, and reading them safely.
 
-A file is fetched once into torch's hub directory, or given by the user. Nothing in it is executed: tensors are
-read with `weights_only=True`.
+A file is fetched once into torch's hub directory, or given by the user. Nothing in it is executed: tensors
+are read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import pickle
 import tempfile
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,19 +53,16 @@ class Weights:
             return None
         if self.given is not None:
             return f"the file metrics.weights={self.given} does not exist"
-        try:
-            with urllib.request.urlopen(urllib.request.Request(self.url, method="HEAD"), timeout=timeout):
-                return None
-        except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
-            return f"{self.path} does not exist and {self.url} cannot be reached ({error})"
+        error = unreachable(self.url, timeout)
+        return error and f"{self.path} does not exist and {self.url} cannot be reached ({error})"
 
     def demand(self) -> None:
         """Raises UserError, with what to type, where the weights cannot be had."""
         obstacle = self.obstacle()
         if obstacle:
             raise UserError(
-                f"{self.title}'s weights are missing: {obstacle}. Fetch {self.url} on a machine with a network "
-                "and type metrics.weights=PATH, or score with the data set's extractor (metrics=<dataset>)"
+                f"{self.title}'s weights are missing: {obstacle}. Fetch {self.url} elsewhere and "
+                "type metrics.weights=PATH, or score with the data set's extractor (metrics=<dataset>)"
             )
 
     def read(self) -> tuple[bytes, str]:
@@ -87,17 +85,29 @@ class Weights:
             os.replace(name, path)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"{self.title}'s weights could not be fetched from {self.url} ({error}); fetch the file by other "
-                "means and type metrics.weights=PATH"
+                f"{self.title}'s weights could not be fetched from {self.url} ({error}); fetch the file by "
+                "other means and type metrics.weights=PATH"
             ) from error
         finally:
             Path(name).unlink(missing_ok=True)
 
 
+def unreachable(url: str, timeout: float = 10.0) -> str | None:
+    """Why a server does not answer for `url`, asked for at most `timeout` seconds; None where it does."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
+            return None
+    except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
+        return str(error) or type(error).__name__
+
+
 def state_dict(blob: bytes, path: Path) -> dict[str, Tensor]:
     """Named tensors from a torch.save file, read without executing anything in it."""
     try:
-        state = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A TorchScript archive is announced with a warning, and then refused: it is a program.
+            warnings.simplefilter("ignore")
+            state = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}); expected a state dict "

@@ -12,6 +12,7 @@ from genbench.contracts import UserError
 from genbench.data.arrays import load_images
 from genbench.harness.assembly import Assembly
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
+from genbench.harness.recording import spread
 from genbench.harness.scoring import build_scoring
 
 
@@ -43,8 +44,6 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     for line in lines:
         print(f"  {line}")
     for value in values:
-        spread = "" if value.split_std is None else f" ± {value.split_std:.3g} over splits"
-        print(
-            f"  {value.name:<22} {value.value:.6g}{spread}  ({value.extractor} {value.extractor_sha256[:12]})"
-        )
+        source = f"{value.extractor} {value.extractor_sha256[:12]}"
+        print(f"  {value.name:<22} {value.value:.6g}{spread(value)}  ({source})")
     return values[0].value
