@@ -113,15 +113,15 @@ def compose(
 
 def describe(result: Result) -> str:
     """A record in a few lines: its scores and what they cost."""
+    width = max([22, *(len(metric.name) for metric in result.metrics)])
     lines = []
     for metric in result.metrics:
-        note = f"{metric.n_samples:,} samples{_place(metric)}"
-        lines.append(f"  {metric.name:<22} {metric.value:.4g}{spread(metric)}  ({note})")
+        value = f"{metric.value:.4g}{spread(metric)}"
+        lines.append(f"  {metric.name:<{width}} {value}  ({metric.n_samples:,} samples{_place(metric)})")
     sampling, training = result.sampling, result.training
-    lines.append(
-        f"  {'cost':<22} {sampling.nfe_mean:g} evaluations and {sampling.seconds_per_image:.3g} s an image; "
-        f"{training.images_seen:,} training images in {training.wall_seconds:.0f} s"
-    )
+    cost = f"{sampling.nfe_mean:g} evaluations and {sampling.seconds_per_image:.3g} s an image"
+    trained = f"{training.images_seen:,} training images in {training.wall_seconds:.0f} s"
+    lines.append(f"  {'cost':<{width}} {cost}; {trained}")
     return "\n".join(lines)
 
 
