@@ -126,7 +126,7 @@ def describe(result: Result) -> str:
 
 
 def spread(metric: Metric | MetricValue) -> str:
-    """How uncertain a metric is, by the best that is known of it: over evaluation seeds, images, or splits."""
+    """How uncertain a metric is, by the best that is known: over evaluation seeds, images or splits."""
     if metric.std is not None:
         return f" ± {metric.std:.3g} over {metric.n_seeds} evaluation seeds"
     if metric.bootstrap_std is not None:

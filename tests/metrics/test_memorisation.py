@@ -10,7 +10,7 @@ from features import measured, normal, real_of
 from torch import Tensor
 
 from genbench.errors import UserError
-from genbench.metrics.memorisation import Memorisation, k_means, z_score
+from genbench.metrics.memorisation import Memorisation, c_t, k_means, z_score
 
 TRAIN, TEST = normal(400, 4, 0), normal(300, 4, 1)
 
@@ -46,16 +46,16 @@ def test_a_few_copies_among_new_data_are_seen() -> None:
     assert diagnostics(some)["c_t"] < -3
 
 
-def test_copying_in_one_cell_alone_is_seen() -> None:
-    """What the cells are for: elsewhere samples lie too far out, and over all of space the two even out."""
-    centres = torch.tensor([[0.0, 0], [100, 0], [0, 100]])
-    owner = torch.arange(300) % 3
-    train, test = (normal(300, 2, seed) + centres[owner] for seed in (0, 1))
-    generated = normal(300, 2, 2, scale=1.4) + centres[owner]
-    copied = torch.where((owner == 0)[:, None], train, generated)
-    before, after = (diagnostics(sample, train, test)["c_t"] for sample in (generated, copied))
-    assert before > 0.5
-    assert after < before - 2
+def test_cells_tell_copying_from_drawing_one_mode_too_often() -> None:
+    """New data, but mostly of the mode whose images lie close together: over all of space that looks copied."""
+
+    def draw(n: int, tight: int, seed: int) -> Tensor:
+        loose = normal(n - tight, 2, seed + 50, mean=100.0, scale=3.0)
+        return torch.cat([normal(tight, 2, seed, scale=0.1), loose])
+
+    generated, test, train = draw(400, 320, 0), draw(400, 200, 1), draw(400, 200, 2)
+    assert c_t(generated, test, train, 1) < -5
+    assert abs(c_t(generated, test, train, 2)) < 3
 
 
 def test_underfitting_is_the_other_way() -> None:
