@@ -16,7 +16,7 @@ from torch import Tensor
 from genbench.contracts import Fitted, Noise, Posterior, UserError
 from genbench.corruptions.clock import Timed
 from genbench.corruptions.masking import HIDDEN, Counted, reached
-from genbench.ops.categorical import categorical
+from genbench.ops.categorical import categorical_of_logits
 from genbench.ops.random import Randomness, Stream
 
 
@@ -124,7 +124,7 @@ class Regrown:
         places = torch.arange(length, device=x0.device)
         for unit in reversed(range(count)):
             scores = forward[unit].masked_fill(places >= limit[:, None], -torch.inf)
-            place = categorical(scores.softmax(dim=1), uniform[:, unit])
+            place = categorical_of_logits(scores, uniform[:, unit])
             x0[rows, place] = left[:, unit].to(x0.dtype)
             placed[rows, place] = True
             limit = place

@@ -33,7 +33,7 @@ class Decoded:
     def sample(self, randomness: Randomness, step: int) -> Tensor:
         shape = self.x_t.shape[1:]
         level, order = randomness.uniform((2, *shape), step, Stream.STEP).unbind(dim=1)
-        grey = categorical(self.laws, level)
+        grey = categorical(self.laws, level, ~self.hidden)
         chances = self.laws.gather(-1, grey[..., None])[..., 0]
         gumbel = -torch.log(-torch.log(order.double()))
         confidence = chances.double().clamp(min=1e-30).log() + self.noise * gumbel

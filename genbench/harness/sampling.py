@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genbench.contracts import ClassConditional, Fitted, Generator, Sampler
 from genbench.harness.distributed import Ranks
-from genbench.ops.quantize import quantize
+from genbench.ops.quantize import pixels
 from genbench.ops.random import Keys, Stream
 
 
@@ -58,4 +58,5 @@ class Source:
         if isinstance(self.model, ClassConditional) and self.model.classes:
             labels = keys.integers(self.model.classes, Stream.LABEL)
         samples = self.sampler(self.model, keys, labels, self.fitted)
-        return Drawn(index.cpu(), quantize(samples.images), samples.nfe, labels)
+        # In memory as they will be stored, and as extractors read them: the channels of a pixel side by side.
+        return Drawn(index.cpu(), pixels(samples.images).permute(0, 3, 1, 2), samples.nfe, labels)

@@ -14,10 +14,9 @@ layer plays which role, and the digest of its weights goes into every number com
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +31,7 @@ from genbench.contracts import UserError
 from genbench.metrics.card import SHIPPED, Card
 from genbench.metrics.weights import Weights, state_dict
 from genbench.networks.classifier import ConvClassifier
+from genbench.ops.precision import exact
 from genbench.ops.quantize import dequantize
 
 SPATIAL = "mixed_6/conv[:7]"
@@ -288,23 +288,3 @@ def _expect_bytes(images: Tensor, channels: int) -> None:
             f"expected images uint8 [B, {channels}, H, W], found {images.dtype} {tuple(images.shape)}; "
             "genbench.ops.quantize turns images in [-1, 1] into uint8"
         )
-
-
-@contextlib.contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """Full float32 convolutions and products: no autocast and no TF32, whatever training has switched on.
-
-    TF32 keeps 10 bits of each factor and is the default of cuDNN's convolutions; with it a distance would
-    depend on the card it was computed on.
-    """
-    backends: Any = torch.backends
-    settings = [backends.cudnn.conv, backends.cuda.matmul]
-    before = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for setting, precision in zip(settings, before):
-            setting.fp32_precision = precision

@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
-import torch
 from torch import Tensor
 
 from genbench.errors import UserError
 from genbench.metrics.measure import Figure, OfSets, Samples
 from genbench.metrics.reference import Real
-from genbench.ops.neighbours import TILE, Euclidean, neighbours
+from genbench.ops.balls import held, radii
 
 
 class PrecisionRecall(OfSets):
@@ -41,8 +40,8 @@ class PrecisionRecall(OfSets):
     def compute(self, samples: Samples, real: Real) -> Sequence[Figure]:
         generated = samples.layers["features"]
         actual = real().features().to(generated.device)
-        inside = within(generated, actual, radii(actual, self.k)) > 0
-        covered = within(actual, generated, radii(generated, self.k)) > 0
+        inside = held(generated, actual, radii(actual, self.k)).balls > 0
+        covered = held(actual, generated, radii(generated, self.k)).balls > 0
         precision, error = _mean(inside)
         return [
             Figure("precision", precision, "higher", bootstrap_std=error),
@@ -62,32 +61,12 @@ class DensityCoverage(OfSets):
     def compute(self, samples: Samples, real: Real) -> Sequence[Figure]:
         generated = samples.layers["features"]
         actual = real().features().to(generated.device)
-        radius = radii(actual, self.k)
-        density, error = _mean(within(generated, actual, radius).double() / self.k)
-        nearest = neighbours(actual, generated, 1, Euclidean())[:, 0]
-        covered = Euclidean().between(actual, generated[nearest]) <= radius
+        balls, points = held(generated, actual, radii(actual, self.k))
+        density, error = _mean(balls.double() / self.k)
         return [
             Figure("density", density, "higher", bootstrap_std=error),
-            Figure("coverage", _mean(covered)[0], "higher"),
+            Figure("coverage", _mean(points > 0)[0], "higher"),
         ]
-
-
-def radii(x: Tensor, k: int) -> Tensor:
-    """The distance from each of x [N, D] to its k-th nearest among the others: [N]."""
-    metric = Euclidean()
-    return metric.between(x, x[neighbours(x, x, k, metric)[:, -1]])
-
-
-def within(x: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
-    """In how many balls, of `radius` [M] around `centres` [M, D], each of x [N, D] lies: int64 [N]."""
-    metric = Euclidean()
-    counts = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    for start in range(0, len(x), TILE):
-        rows = slice(start, start + TILE)
-        for first in range(0, len(centres), TILE):
-            columns = slice(first, first + TILE)
-            counts[rows] += (metric.pairwise(x[rows], centres[columns]) <= radius[columns]).sum(dim=1)
-    return counts
 
 
 def _mean(values: Tensor) -> tuple[float, float]:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.errors import UserError
-from genbench.metrics.extractors import coloured, exact, expect_channels, price
+from genbench.metrics.extractors import coloured, expect_channels, price
 from genbench.metrics.weights import Weights, state_dict, unreachable
+from genbench.ops.precision import exact
 
 _DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
 _DINOV2_CODE = "facebookresearch/dinov2"

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genbench.contracts import UserError
-from genbench.networks.initialisation import drawn_in_parts, group_norm, zeroed
+from genbench.networks.initialisation import drawn_in_parts, zeroed
+from genbench.networks.normalisation import group_norm
 
 
 class Attention(nn.Module):
@@ -28,7 +29,7 @@ class Attention(nn.Module):
                 f"set network.heads to a divisor of {channels}"
             )
         self.heads = heads
-        self.norm = group_norm(channels, groups)
+        self.norm = group_norm(channels, groups, activate=False)
         self.query_key_value = drawn_in_parts(nn.Linear(channels, 3 * channels), [channels] * 3)
         self.out = zeroed(nn.Linear(channels, channels))
 

@@ -11,9 +11,6 @@ from typing import TypeVar
 
 from torch import nn
 
-NORM_EPSILON = 1e-6
-"""Added to the variance in group normalisation: the reference code's value, not PyTorch's 1e-5."""
-
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
@@ -46,9 +43,3 @@ def without_bias(layer: Layer) -> Layer:
 def convolution(channels: int, out_channels: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
     """A drawn convolution of odd `size` that keeps an image's size, or divides it by `stride`."""
     return drawn(nn.Conv2d(channels, out_channels, size, stride=stride, padding=size // 2))
-
-
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """Group normalisation with the most groups that are no more than `groups` and divide `channels`."""
-    divisor = next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
-    return nn.GroupNorm(divisor, channels, eps=NORM_EPSILON)

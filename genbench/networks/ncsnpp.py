@@ -35,8 +35,9 @@ from genbench.networks.attention import Attention
 from genbench.networks.dropout import dropout_
 from genbench.networks.embedding import Fourier, Positional, with_label
 from genbench.networks.fir import Down, DownConvolution, Up
-from genbench.networks.initialisation import convolution, drawn, drawn_in_parts, group_norm, zeroed
+from genbench.networks.initialisation import convolution, drawn, drawn_in_parts, zeroed
 from genbench.networks.levels import Levels, memory_format
+from genbench.networks.normalisation import GroupNorm, group_norm
 
 LEAST_GROUP = 4
 """Channels that a group of the normalisation has at least, as in both papers' code."""
@@ -75,9 +76,9 @@ class ResamplingBlock(nn.Module):
         self.attention = Attention(out_channels, heads, _groups(out_channels, groups)) if attend else None
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        hidden = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        hidden = self.conv_in(self.resample(self.norm_in(x)))
         hidden = self.norm_out(hidden.add_(condition[:, :, None, None]))
-        hidden = dropout_(F.silu(hidden), self.dropout, self.training)
+        hidden = dropout_(hidden, self.dropout, self.training)
         # In place: no layer keeps its output for the way back.
         hidden = self.conv_out(hidden).add_(self.shortcut(self.resample(x))).mul_(self.rescale)
         return hidden if self.attention is None else self.attention(hidden).mul_(self.rescale)
@@ -252,7 +253,7 @@ class NCSNpp(nn.Module):
             hidden = block(hidden, next(conditions))
         for up in self.up:
             hidden = up(hidden, conditions, skips)
-        out = self.out(F.silu(self.norm(hidden)))
+        out = self.out(self.norm(hidden))
         return self.levels.crop(out).to(x.dtype).contiguous()
 
     def _conditions(self, time: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
@@ -275,5 +276,5 @@ def _groups(channels: int, groups: int) -> int:
     return min(groups, max(channels // LEAST_GROUP, 1))
 
 
-def _norm(channels: int, groups: int) -> nn.GroupNorm:
-    return group_norm(channels, _groups(channels, groups))
+def _norm(channels: int, groups: int) -> GroupNorm:
+    return group_norm(channels, _groups(channels, groups), activate=True)

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from genbench.networks.attention import Attention
 from genbench.networks.dropout import dropout_
 from genbench.networks.embedding import Positional, with_label
-from genbench.networks.initialisation import convolution, drawn, drawn_in_parts, group_norm, zeroed
+from genbench.networks.initialisation import convolution, drawn, drawn_in_parts, zeroed
 from genbench.networks.levels import Levels, memory_format
+from genbench.networks.normalisation import group_norm
 from genbench.networks.resampling import Upsample
 
 
@@ -52,23 +53,22 @@ class ResidualBlock(nn.Module):
         self.scale_shift = scale_shift
         self.condition_width = out_channels * (2 if scale_shift else 1)
         self.dropout = dropout
-        self.norm_in = group_norm(channels, groups)
+        self.norm_in = group_norm(channels, groups, activate=True)
         self.conv_in = convolution(channels, out_channels)
-        self.norm_out = group_norm(out_channels, groups)
+        self.norm_out = group_norm(out_channels, groups, activate=True)
         self.conv_out = zeroed(convolution(out_channels, out_channels))
         same = channels == out_channels
         self.shortcut = nn.Identity() if same else convolution(channels, out_channels, size=1)
         self.attention = Attention(out_channels, heads, groups) if attend else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        condition = condition[:, :, None, None]
-        hidden = self.conv_in(F.silu(self.norm_in(x)))
+        hidden = self.conv_in(self.norm_in(x))
         if self.scale_shift:
-            scale, shift = condition.chunk(2, dim=1)
-            hidden = torch.addcmul(shift, self.norm_out(hidden), 1 + scale)
+            hidden = self.norm_out(hidden, *condition.chunk(2, dim=1))
         else:
-            hidden = self.norm_out(hidden.add_(condition))  # no layer keeps its output for the way back
-        hidden = dropout_(F.silu(hidden), self.dropout, self.training)
+            # In place: no layer keeps its output for the way back.
+            hidden = self.norm_out(hidden.add_(condition[:, :, None, None]))
+        hidden = dropout_(hidden, self.dropout, self.training)
         return self.attention(self.conv_out(hidden).add_(self.shortcut(x)))
 
 
@@ -188,7 +188,7 @@ class UNet(nn.Module):
                 current = channels * multiplier
             up.append(Up(stack, Upsample(current) if level else None))
         self.up = nn.ModuleList(up)
-        self.norm = group_norm(current, groups)
+        self.norm = group_norm(current, groups, activate=True)
         self.out = zeroed(convolution(current, self.out_channels))
 
         # What each block is told is one slice of one matrix product, in the order the blocks are called.
@@ -214,7 +214,7 @@ class UNet(nn.Module):
             hidden = block(hidden, next(conditions))
         for up in self.up:
             hidden = up(hidden, conditions, skips)
-        out = self.out(F.silu(self.norm(hidden)))
+        out = self.out(self.norm(hidden))
         return self.levels.crop(out).to(x.dtype).contiguous()
 
     def _conditions(self, time: Tensor, labels: Tensor | None) -> Tensor:

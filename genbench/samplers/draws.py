@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from genbench.contracts import Batch, Fitted, Posterior, UserError
 from genbench.corruptions.tokens import tokens, values
-from genbench.ops.categorical import categorical
+from genbench.ops.categorical import categorical_of_logits
 from genbench.ops.random import Randomness, Stream
 from genbench.samplers.measuring import estimates
 
@@ -70,7 +70,7 @@ class Apart(Draw):
         shape = x0.mean.shape[1:]
         if x0.logits is not None:
             uniform = randomness.uniform(shape, step, Stream.ESTIMATE)
-            return _levels(x0, x0.logits / self.temperature, uniform)
+            return _levels(x0, x0.logits, uniform, self.temperature)
         assert x0.variance is not None
         noise = randomness.normal(shape, step, Stream.ESTIMATE).to(x0.mean.dtype)
         return Posterior(x0.mean + self.temperature * x0.variance.sqrt().to(noise.dtype) * noise)
@@ -202,8 +202,8 @@ def _example(model: Any) -> Posterior:
     return model.denoise(x, torch.ones((), dtype=torch.float64))
 
 
-def _levels(x0: Posterior, logits: Tensor, uniform: Tensor) -> Posterior:
-    grey = categorical(logits.softmax(dim=-1), uniform)
+def _levels(x0: Posterior, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Posterior:
+    grey = categorical_of_logits(logits, uniform, temperature)
     return Posterior(values(grey, logits.shape[-1]).to(x0.mean.dtype))
 
 

@@ -47,7 +47,7 @@ def test_a_few_copies_among_new_data_are_seen() -> None:
 
 
 def test_cells_tell_copying_from_drawing_one_mode_too_often() -> None:
-    """New data, but mostly of the mode whose images lie close together: over all of space that looks copied."""
+    """New data, but mostly of the mode whose images lie close together: without cells that looks copied."""
 
     def draw(n: int, tight: int, seed: int) -> Tensor:
         loose = normal(n - tight, 2, seed + 50, mean=100.0, scale=3.0)
