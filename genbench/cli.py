@@ -46,7 +46,7 @@ SECTIONS = frozenset({"dataset", "model", "sampler", "optim", "ema", "trainer", 
 """The groups a run reads; every other group is a part of one of these."""
 
 
-CHOOSING = frozenset({"recipe", "experiment", "hydra"})
+CHOOSING = frozenset({"recipe", "experiment", "hydra", "measures"})
 """Groups that set values of others and are no part themselves."""
 
 

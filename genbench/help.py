@@ -39,7 +39,8 @@ HEADINGS = {
     "model": "what is trained",
     "dataset": "on what",
     "sampler": "how images are drawn",
-    "metrics": "how they are scored",
+    "metrics": "how they are scored: one or several, [a,b]",
+    "measures": "what is computed besides FD and IS: one or several",
     "experiment": "named recipes",
 }
 """Groups shown first, with what they mean; the rest follow by name."""

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from genbench.configuration import conf_dir
-from genbench.contracts import Step
-from genbench.harness.assembly import Assembly, parameter_count, settle_precision
+from genbench.contracts import Step, UserError
+from genbench.harness.assembly import Assembly, build, parameter_count, settle_precision
 from genbench.harness.distributed import Ranks
+from genbench.harness.scoring import given_weights
 from genbench.help import choices
 from genbench.ops.random import Keys
 
@@ -191,3 +192,45 @@ def test_any_sampler_drives_any_denoiser(compose, model, sampler):
     assert samples.images.isfinite().all()
     assert samples.nfe.unique().numel() == 1
     assert 0 <= drawn.evaluations() - int(samples.nfe[0]) <= 1
+
+
+def test_extractors_and_measures_are_chosen_by_name_one_or_several(compose):
+    metrics = compose("metrics=[digits,inception,dinov2,clip]", "measures=[kid,sfid]")["metrics"]
+    assert list(metrics["extractors"]) == ["digits", "inception", "dinov2", "clip"]
+    assert list(metrics["measures"]) == ["cmmd", "kid", "sfid"]
+    alone = compose("measures=prdc")["metrics"]
+    assert list(alone["extractors"]) == ["digits"]
+    assert list(alone["measures"]) == ["precision_recall", "density_coverage"]
+    assert compose("metrics=inception")["metrics"]["batch_size"] == 100
+    assert compose()["metrics"]["measures"] == {}
+    several = compose("metrics=[digits,divergence,likelihood]")["metrics"]
+    assert list(several["measures"]) == ["divergence"]
+    assert several["likelihood"] is not None
+
+
+@pytest.mark.parametrize("name", choices(conf_dir())["measures"])
+def test_every_measure_builds_and_starts(compose, name):
+    for entry in compose(f"measures={name}")["metrics"]["measures"].values():
+        measure = build(entry, "measure")
+        measure.start(10_000, {"features": 128, "logits": 10, "spatial": 2023})
+
+
+def test_everything_is_every_measure_but_inceptions_own(compose):
+    full = set(compose("measures=full")["metrics"]["measures"])
+    chosen = [compose(f"measures={name}")["metrics"]["measures"] for name in choices(conf_dir())["measures"]]
+    each = {name for measures in chosen for name in measures}
+    assert each - full == {"sfid"}
+
+
+def test_weights_are_those_of_the_extractor_that_takes_them(compose):
+    given = lambda *overrides: given_weights(compose(*overrides)["metrics"])
+    assert given() == {}
+    assert given("metrics=inception", "metrics.weights=/a") == {"inception": "/a"}
+    assert given("metrics=[digits,dinov2]", "metrics.weights=/a") == {"dinov2": "/a"}
+    assert given("dataset=cifar10", "metrics.weights=/a") == {"inception": "/a"}  # it may be added on a GPU
+    both = "metrics.weights={inception: /a, clip: /b}"
+    assert given("metrics=[inception,clip]", both) == {"inception": "/a", "clip": "/b"}
+    with pytest.raises(UserError, match=r"type metrics\.weights='{inception: PATH, clip: PATH}'"):
+        given("metrics=[inception,clip]", "metrics.weights=/a")
+    with pytest.raises(UserError, match="names clip"):
+        given("metrics=inception", both)

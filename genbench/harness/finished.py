@@ -28,7 +28,7 @@ REPLACEABLE = (
 )
 """Keys that say where and how: always taken from what was typed now."""
 
-RECHOSEN = ("sampler", "metrics")
+RECHOSEN = ("sampler", "metrics", "measures")
 """What a finished run can be given anew."""
 
 
@@ -55,7 +55,7 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     config = {**saved, **{key: composed[key] for key in REPLACEABLE}}
     if tops & {"sampler", *SAMPLER_PARTS}:
         config["sampler"] = composed["sampler"]
-    if tops & {"metrics", *METRICS_PARTS}:
+    if tops & {"metrics", "measures", *METRICS_PARTS}:
         config["metrics"] = composed["metrics"]
     return config
 

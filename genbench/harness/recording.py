@@ -31,6 +31,7 @@ from genbench.leaderboard.record import (
     now,
 )
 from genbench.metrics.card import closed, standing
+from genbench.metrics.evaluation import MetricValue
 
 LIBRARIES = ("torch", "torchvision", "torch-fidelity", "numpy", "triton", "hydra-core")
 """Libraries whose versions a record states."""
@@ -112,17 +113,25 @@ def compose(
 
 def describe(result: Result) -> str:
     """A record in a few lines: its scores and what they cost."""
+    width = max([22, *(len(metric.name) for metric in result.metrics)])
     lines = []
     for metric in result.metrics:
-        spread = "" if metric.std is None else f" ± {metric.std:.3g} over {metric.n_seeds} evaluation seeds"
-        note = f"{metric.n_samples:,} samples{_place(metric)}"
-        lines.append(f"  {metric.name:<22} {metric.value:.4g}{spread}  ({note})")
+        value = f"{metric.value:.4g}{spread(metric)}"
+        lines.append(f"  {metric.name:<{width}} {value}  ({metric.n_samples:,} samples{_place(metric)})")
     sampling, training = result.sampling, result.training
-    lines.append(
-        f"  {'cost':<22} {sampling.nfe_mean:g} evaluations and {sampling.seconds_per_image:.3g} s an image; "
-        f"{training.images_seen:,} training images in {training.wall_seconds:.0f} s"
-    )
+    cost = f"{sampling.nfe_mean:g} evaluations and {sampling.seconds_per_image:.3g} s an image"
+    trained = f"{training.images_seen:,} training images in {training.wall_seconds:.0f} s"
+    lines.append(f"  {'cost':<{width}} {cost}; {trained}")
     return "\n".join(lines)
+
+
+def spread(metric: Metric | MetricValue) -> str:
+    """How uncertain a metric is, by the best that is known: over evaluation seeds, images or splits."""
+    if metric.std is not None:
+        return f" ± {metric.std:.3g} over {metric.n_seeds} evaluation seeds"
+    if metric.bootstrap_std is not None:
+        return f" ± {metric.bootstrap_std:.3g} by bootstrap over images"
+    return "" if metric.split_std is None else f" ± {metric.split_std:.3g} over splits"
 
 
 def _place(metric: Metric) -> str:

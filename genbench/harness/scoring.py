@@ -6,7 +6,8 @@ import hashlib
 import inspect
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,21 @@ import torch
 from hydra.utils import get_class, instantiate
 from torch import Tensor
 
-from genbench.contracts import Fitted
+from genbench.contracts import Fitted, UserError
 from genbench.data.images import ImageSet
 from genbench.harness.assembly import Assembly, build
 from genbench.harness.distributed import Ranks
 from genbench.harness.progress import Progress
 from genbench.harness.sampling import Source
 from genbench.leaderboard.record import Metric
-from genbench.metrics.choice import check, choose
-from genbench.metrics.evaluation import DEFAULT, Build, Evaluation, MetricValue, across_seeds
+from genbench.metrics.choice import check, check_measures, choose
+from genbench.metrics.evaluation import BRIEF, DEFAULT, Evaluation, MetricValue, across_seeds, fitting
 from genbench.metrics.extractors import Extractor
-from genbench.metrics.reference import Reference, reference_moments
+from genbench.metrics.measure import Measure
+from genbench.metrics.reference import Real, refer
+
+Chunk = tuple[Tensor, Tensor, Tensor | None]
+"""Images uint8 [B, C, H, W], their numbers int64 [B], and their classes int64 [B] where they have them."""
 
 
 @dataclass(frozen=True)
@@ -46,38 +51,59 @@ class Scored:
 
 
 class Scoring:
-    """Extractors with their reference statistics, ready to score any number of samplers."""
+    """Extractors with their real images, ready to score any number of samplers.
+
+    measures: what is computed besides the two measures that every run has.
+    """
 
     def __init__(
         self,
         extractors: Sequence[Extractor],
         device: torch.device,
         ranks: Ranks,
-        measures: Sequence[Build] = (),
+        measures: Sequence[Measure] = (),
     ) -> None:
         self.extractors = [extractor.to(device) for extractor in extractors]
         self.measures = [*DEFAULT, *measures]
         self.device = device
         self.ranks = ranks
-        self._references: list[Reference] = []
+        self._real: list[Real] = []
 
-    def refer_to(self, images: ImageSet, batch_size: int) -> None:
-        """Computes, or finds among those computed before, the statistics of the real images."""
+    def refer_to(self, images: Callable[[str], ImageSet], split: str, batch_size: int) -> None:
+        """Computes, or finds among what was computed before, what measures need of the real images.
+
+        images: gives a split by its name; split: the reference. Every rank calls this.
+        """
         # Not in data_root, which is often read-only or somebody else's.
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "genbench" / "statistics"
-        self._references = [
-            reference_moments(images, extractor, cache, batch_size) for extractor in self.extractors
-        ]
+        self._real = []
+        for extractor in self.extractors:
+            measures = fitting(self.measures, extractor)
+            splits = {split}.union(*(measure.splits for measure in measures))
+            whole = frozenset().union(*(measure.keeps for measure in measures))
+            roles = whole.union({"features"}, *(measure.compares for measure in measures))
+            layers = {
+                (role, name): layer
+                for name in sorted(splits)
+                for role, layer in refer(images(name), extractor, roles, whole, cache, batch_size).items()
+            }
+            self._real.append(Real(split, layers))
 
-    def evaluate(self, chunks: Iterable[tuple[Tensor, Tensor]], n_samples: int) -> list[MetricValue]:
-        """Every metric of this rank's images, given as (uint8 [B, C, H, W], index int64 [B])."""
+    def brief(self) -> Scoring:
+        """The same with no more than the two measures every run has: for a look on the way, at few images."""
+        scoring = copy(self)
+        scoring.measures = [*BRIEF]
+        return scoring
+
+    def evaluate(self, chunks: Iterable[Chunk], n_samples: int) -> list[MetricValue]:
+        """Every metric of this rank's images."""
         evaluations = [
-            Evaluation(extractor, reference, n_samples, self.measures)
-            for extractor, reference in zip(self.extractors, self._references, strict=True)
+            Evaluation(extractor, real, n_samples, self.measures)
+            for extractor, real in zip(self.extractors, self._real, strict=True)
         ]
-        for images, index in chunks:
+        for images, index, labels in chunks:
             for evaluation in evaluations:
-                evaluation.update(images, index)
+                evaluation.update(images, index, labels)
         values = []
         for evaluation in evaluations:
             evaluation.reduce(self.ranks.sum_tensors, self.device)
@@ -92,7 +118,7 @@ class Scoring:
         seconds = 0.0
         for seed in seeds:
 
-            def chunks(seed: int = seed) -> Iterable[tuple[Tensor, Tensor]]:
+            def chunks(seed: int = seed) -> Iterable[Chunk]:
                 nonlocal seconds
                 began = time.perf_counter()
                 for drawn in source.draw(n_samples, seed):
@@ -103,7 +129,7 @@ class Scoring:
                         kept.append(drawn.images)
                     if progress is not None:
                         progress.update(len(drawn.index))
-                    yield drawn.images, drawn.index
+                    yield drawn.images, drawn.index, drawn.labels
                     began = time.perf_counter()
 
             results.append(self.evaluate(chunks(), n_samples))
@@ -125,35 +151,58 @@ def build_scoring(
     assembly: Assembly, metrics: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> tuple[Scoring, list[str]]:
     """The extractors `metrics` names, and lines saying what was decided; see `genbench.metrics.choice`."""
-    extractors = [_extractor(entry, metrics["weights"]) for entry in metrics["extractors"].values()]
-    measures = [_measure(entry, metrics["n_samples"]) for entry in metrics["measures"].values()]
-    also = metrics["also_inception"]
+    weights = given_weights(metrics)
+    extractors = [_extractor(entry, weights.get(name)) for name, entry in metrics["extractors"].items()]
+    measures: dict[str, Measure] = {
+        name: build(entry, f"measure {name}") for name, entry in metrics["measures"].items()
+    }
+    also, of_inception = metrics["also_inception"], weights.get("inception")
     lines: list[str] = []
     if also == "auto":
         # One rank finds out whether the weights can be had, and all do as it says.
         if assembly.ranks.leads:
-            chosen, lines = choose(extractors, also, image_shape[0], assembly.device, metrics["weights"])
+            chosen, lines = choose(extractors, also, image_shape[0], assembly.device, of_inception)
             also = len(chosen) > len(extractors)
         also = assembly.ranks.broadcast_text(str(also)) == "True"
-    chosen, _ = choose(extractors, also, image_shape[0], assembly.device, metrics["weights"])
+    chosen, _ = choose(extractors, also, image_shape[0], assembly.device, of_inception)
     lines += check(chosen, image_shape, metrics["n_samples"], assembly.device)
-    return Scoring(chosen, assembly.device, assembly.ranks, measures), lines
+    lines += check_measures(measures, chosen, metrics["n_samples"])
+    return Scoring(chosen, assembly.device, assembly.ranks, list(measures.values())), lines
+
+
+def given_weights(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The files of weights that `metrics.weights` gives, by the extractor's name.
+
+    One path is that of the one extractor which takes weights, Inception's where none of those chosen does
+    (it may be added to them). Raises UserError where it is not clear whose it is.
+    """
+    given = metrics["weights"]
+    takers = [name for name, entry in metrics["extractors"].items() if _takes_weights(entry)] or ["inception"]
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        if unknown := sorted(set(given) - {*takers, "inception"}):
+            raise UserError(
+                f"metrics.weights names {', '.join(unknown)}; of the extractors chosen, weights are taken by "
+                f"{', '.join(takers)}."
+            )
+        return dict(given)
+    if len(takers) > 1:
+        each = ", ".join(f"{name}: PATH" for name in takers)
+        raise UserError(
+            f"metrics.weights={given}, but {' and '.join(takers)} take weights; "
+            f"type metrics.weights='{{{each}}}'."
+        )
+    return {takers[0]: given}
+
+
+def _takes_weights(entry: Mapping[str, Any]) -> bool:
+    return "weights" in inspect.signature(get_class(entry["_target_"])).parameters
 
 
 def _extractor(entry: Mapping[str, Any], weights: str | None) -> Extractor:
-    """An extractor as conf/ names it; `metrics.weights` goes to those that take weights."""
-    accepts = "weights" in inspect.signature(get_class(entry["_target_"])).parameters
-    return instantiate(entry, **({"weights": weights} if accepts else {}), _convert_="all")
-
-
-def _measure(entry: Mapping[str, Any], n_samples: int) -> Build:
-    """A further metric as conf/ names it: a factory of the number of samples and the features' dimension.
-
-    Raises UserError where it cannot be built, or not be computed from so many samples.
-    """
-    factory = build(entry, "measure")
-    factory(n_samples=n_samples, dimension=1)
-    return lambda extractor, n: factory(n_samples=n, dimension=extractor.dimensions[extractor.features])
+    """An extractor as conf/ names it, with the weights that the user gave for it."""
+    return instantiate(entry, **({} if weights is None else {"weights": weights}), _convert_="all")
 
 
 def to_record(value: MetricValue) -> Metric:
@@ -163,6 +212,7 @@ def to_record(value: MetricValue) -> Metric:
         value=value.value,
         std=value.std,
         split_std=value.split_std,
+        bootstrap_std=value.bootstrap_std,
         n_seeds=value.n_seeds,
         n_samples=value.n_samples,
         extractor=value.extractor,
@@ -171,7 +221,7 @@ def to_record(value: MetricValue) -> Metric:
         reference_sha256=value.reference_sha256,
         quantiser=value.quantiser,
         resize=value.resize,
-        better="lower" if value.better == "lower" else "higher",
+        better=value.better,
     )
 
 

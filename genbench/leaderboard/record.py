@@ -5,10 +5,10 @@ it does not know, values of another type, numbers that are not finite and string
 is exported as JSON Schema by `schema()`. Two spreads have two names: a metric's `std` here is over
 *evaluation* seeds (other samples of the same weights); that over *training* seeds belongs to a submission.
 
-A metric's name cannot mislead. With Inception's features and 50,000 samples it is bare (`fid`, `is`, `kid`,
-`precision`, `recall`, `density`, `coverage`), with another number of samples it is `fid@N`. With another
-extractor the name carries it: `fd_digits`, `is_digits`, or `fd_digits@N` where N is not the data set's
-standard number of samples.
+A metric's name cannot mislead. With Inception's features it is bare (`fid`, `sfid`, `fid_infinity`, `is`,
+`kid`, `precision`, `recall`, `density`, `coverage`), as CLIP's `cmmd`; any other name carries its extractor:
+`fd_digits`, `is_digits`, `kid_dinov2`. A number of samples that is not the standard stands behind: for
+published networks that is 50,000 (`fid@10000`), else the data set's own (`fd_digits@500`).
 """
 
 from __future__ import annotations
@@ -32,11 +32,22 @@ from pydantic import (
 from genbench.errors import UserError
 from genbench.leaderboard.untrusted import RECORD_LIMIT, read_json, write_atomically
 
-INCEPTION_SAMPLES = 50_000
-"""The number of samples with which an Inception metric bears its bare name."""
+PUBLISHED_SAMPLES = 50_000
+"""The number of samples at which a published network's metric needs none in its name."""
 
-INCEPTION_METRICS = frozenset({"fid", "is", "kid", "precision", "recall", "density", "coverage"})
+PUBLISHED = frozenset({"inception", "dinov2", "clip"})
+"""Extractors of published networks, whose metrics mean the same on every data set."""
+
+INCEPTION_METRICS = frozenset(
+    {"fid", "sfid", "fid_infinity", "is", "kid", "precision", "recall", "density", "coverage"}
+)
 """Names that, bare, promise Inception's features."""
+
+DIAGNOSTICS = frozenset({"authenticity", "c_t", "train_distance_ratio"})
+"""Signs of memorisation: shown, never ranked by, hence neither better lower nor higher."""
+
+BARE_METRICS = dict.fromkeys(INCEPTION_METRICS, "inception") | {"cmmd": "clip"}
+"""Names that carry no extractor, and the one they promise."""
 
 # No control characters, line or paragraph separators, or marks that reorder text: one line stays one line.
 _ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$"
@@ -151,7 +162,8 @@ class Metric(Strict):
 
     `value` is the mean over `n_seeds` evaluation seeds and `std` their sample standard deviation (None
     exactly where there is one seed); `split_std` is the deviation over the splits of a
-    metric that has them (the Inception Score has ten).
+    metric that has them (the Inception Score has ten); `bootstrap_std` the standard error over images that
+    those of a single seed let expect, for metrics that estimate it. `better` is "neither" for diagnostics.
     `extractor`, `reference`, `quantiser` and `resize` are None where the metric uses none (a likelihood has
     no extractor).
     """
@@ -160,6 +172,7 @@ class Metric(Strict):
     value: Value
     std: Amount | None
     split_std: Amount | None = None
+    bootstrap_std: Amount | None = None
     n_seeds: Positive
     n_samples: Positive
     extractor: Name | None
@@ -168,7 +181,7 @@ class Metric(Strict):
     reference_sha256: Sha256 | None
     quantiser: Name | None
     resize: Name | None
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", "neither"]
 
     @model_validator(mode="after")
     def _name_does_not_mislead(self) -> Self:
@@ -177,14 +190,19 @@ class Metric(Strict):
             raise ValueError(f"{self.name} was computed from {self.n_samples} samples")
         if (self.extractor is None) != (self.extractor_sha256 is None):
             raise ValueError(f"{self.name} needs extractor and extractor_sha256 both, or neither")
-        if base in INCEPTION_METRICS:
-            if self.extractor != "inception":
-                raise ValueError(f"{base} is Inception's; with {self.extractor} the name must carry it")
-            if (self.n_samples == INCEPTION_SAMPLES) == bool(count):
-                expected = base if count else f"{base}@{self.n_samples}"
-                raise ValueError(f"{self.name} from {self.n_samples} samples must be named {expected}")
+        if base in BARE_METRICS:
+            if self.extractor != BARE_METRICS[base]:
+                owner = BARE_METRICS[base].capitalize()
+                raise ValueError(f"{base} is {owner}'s; with {self.extractor} the name must carry it")
         elif self.extractor is not None and not base.endswith(f"_{self.extractor}"):
             raise ValueError(f"{self.name} uses the extractor {self.extractor}, which its name must carry")
+        if self.extractor in PUBLISHED and (self.n_samples == PUBLISHED_SAMPLES) == bool(count):
+            expected = base if count else f"{base}@{self.n_samples}"
+            raise ValueError(f"{self.name} from {self.n_samples} samples must be named {expected}")
+        diagnostic = base.removesuffix(f"_{self.extractor}") in DIAGNOSTICS
+        if diagnostic != (self.better == "neither"):
+            expected = '"neither"' if diagnostic else '"lower" or "higher"'
+            raise ValueError(f"{self.name} is better {self.better!r}, expected {expected}")
         if (self.std is None) != (self.n_seeds == 1):
             raise ValueError(f"{self.name} needs std (over evaluation seeds) exactly where n_seeds > 1")
         return self

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import genbench
 from genbench.configuration import conf_dir, differences
 from genbench.errors import UserError
-from genbench.leaderboard.record import INCEPTION_METRICS, Metric, Result
+from genbench.leaderboard.record import PUBLISHED, Metric, Result
 from genbench.leaderboard.untrusted import read_json, read_yaml
 
 TRAINING_SEEDS = 3
@@ -121,21 +121,25 @@ def budget_class(images_seen: int) -> BudgetClass:
 
 
 def is_distance(name: str) -> bool:
-    """Whether a metric is a Fréchet distance at its standard number of samples: `fid`, `fd_<extractor>`."""
-    return name == "fid" or (name.startswith("fd_") and "@" not in name)
+    """Whether a metric is a Fréchet distance at its standard number of samples: `fid`, `fd_<extractor>`.
+
+    What is extrapolated from one (`fd_infinity_<extractor>`) is another quantity: no track is sorted by it.
+    """
+    plain = name.startswith("fd_") and not name.startswith("fd_infinity_")
+    return name == "fid" or (plain and "@" not in name)
 
 
 def misnamed(result: Result, rules: Rules) -> list[str]:
     """Metrics whose name hides, or needlessly states, their number of samples, one line each.
 
     A small extractor's metric is bare at the data set's standard number of samples and only there; of data
-    sets without a standard nothing can be said. (Inception's names are checked by the record itself.)
+    sets without a standard nothing can be said. (Published networks' names are checked by the record itself.)
     """
     standard = rules.standards.get(result.dataset.name)
     lines = []
     for metric in result.metrics:
         base, _, count = metric.name.partition("@")
-        if standard is None or metric.extractor is None or base in INCEPTION_METRICS:
+        if standard is None or metric.extractor is None or metric.extractor in PUBLISHED:
             continue
         if (metric.n_samples == standard.n_samples) == bool(count):
             expected = base if count else f"{base}@{metric.n_samples}"
@@ -171,7 +175,7 @@ def _measured_alike(first: Result, other: Result) -> list[tuple[str, object, obj
     ]
     old, new = ({m.name: m for m in result.metrics} for result in (first, other))
     pairs.append(("metrics", sorted(old), sorted(new)))
-    unlike = {"value", "std", "split_std"}
+    unlike = {"value", "std", "split_std", "bootstrap_std"}
     for name in sorted(old.keys() & new.keys()):
         before, after = (m[name].model_dump(exclude=unlike) for m in (old, new))
         pairs.extend((f"{name}.{key}", before[key], after[key]) for key in before)

@@ -73,7 +73,7 @@ class MetricFigures(Strict):
     mean: Value
     std: Amount | None
     evaluation_std: Amount | None
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", "neither"]
 
 
 class Figures(Strict):

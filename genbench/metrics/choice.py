@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from genbench.contracts import UserError
+from genbench.metrics.evaluation import fitting, reads, sizes
 from genbench.metrics.extractors import Extractor, Inception
 from genbench.metrics.inception_score import SPLITS
+from genbench.metrics.measure import Measure
 
 
 def choose(
@@ -32,7 +34,7 @@ def choose(
         return chosen, []
     inception = Inception(weights)
     if offered:
-        obstacle = inception.obstacle()
+        obstacle = inception.weights.obstacle()
         if obstacle:
             return chosen, [f"No Inception scores: {obstacle}. Type metrics.weights=PATH to have them."]
     return [*chosen, inception], []
@@ -52,3 +54,31 @@ def check(
             f"type metrics.n_samples={SPLITS} or more (hundreds, to mean anything)"
         )
     return [line for extractor in extractors for line in extractor.check(image_shape, n_samples, device)]
+
+
+def check_measures(
+    measures: Mapping[str, Measure], extractors: Sequence[Extractor], n_samples: int
+) -> list[str]:
+    """Lines about measures, by the names they were typed as, that some of the extractors have no layer for.
+
+    Raises UserError where one cannot be computed from `n_samples`, or with none of the extractors.
+    """
+    lines = []
+    for name, measure in measures.items():
+        without = [extractor for extractor in extractors if not fitting([measure], extractor)]
+        lacking = {role for each in without for role in reads(measure) - each.roles.keys()}
+        if without:
+            line = f"{name} reads {' and '.join(sorted(lacking))}, which {_names(without)} has not"
+            if len(without) == len(extractors):
+                raise UserError(
+                    f"{line}. Leave measures={name} out, or choose another extractor (metrics=...)."
+                )
+            lines.append(f"{line}: it is computed with the others alone.")
+        for extractor in extractors:
+            if extractor not in without:
+                measure.start(n_samples, sizes(extractor))
+    return lines
+
+
+def _names(extractors: Sequence[Extractor]) -> str:
+    return " and ".join(extractor.name for extractor in extractors)

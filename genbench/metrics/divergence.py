@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +25,8 @@ from genbench.divergences.critics import ImageCritic, Limit, Standardise, Vector
 from genbench.divergences.divergence import Divergence
 from genbench.divergences.heads import Activation, Head, LogRatio
 from genbench.errors import UserError
-from genbench.metrics.moments import SumTensors
-from genbench.metrics.reference import Reference
+from genbench.metrics.measure import Figure, OfSets, Samples
+from genbench.metrics.reference import Real
 from genbench.ops.quantize import dequantize
 
 MakeCritic = Callable[[tuple[int, ...]], nn.Module]
@@ -204,56 +204,30 @@ class VariationalEstimator:
         return x[torch.randint(len(x), (self.batch_size,)).to(x.device)]
 
 
-class VariationalDivergence:
-    """D_f(real || generated) between an extractor's features, in the suite's one pass over samples.
+class VariationalDivergence(OfSets):
+    """D_f(real || generated) between an extractor's features.
 
-    P is the reference's images and Q the samples, as in an f-GAN: the row `kl` is KL(real || generated).
-    n_samples: how many images there will be; dimension: D of the features. Unlike the other metrics it must
-    keep the features, float32 [n_samples, D], on the CPU; the critic is fitted there as well, in `compute`.
+    P is the reference's images and Q the samples, as in an f-GAN: the row `kl` is KL(real || generated). The
+    critic is fitted on the CPU. Raises UserError for a divergence whose name cannot stand in a metric's.
     """
 
-    better = "lower"
-    requires = frozenset({"features"})
-
-    def __init__(self, n_samples: int, dimension: int, estimator: VariationalEstimator) -> None:
-        if n_samples < _SMALLEST:
-            raise UserError(
-                f"metrics.n_samples={n_samples}: a divergence needs at least {_SMALLEST} samples."
-            )
+    def __init__(self, estimator: VariationalEstimator) -> None:
         if not re.fullmatch("[a-z][a-z0-9_]*", estimator.divergence.name):
             raise UserError(
                 f"the divergence's name {estimator.divergence.name!r} stands in a metric's name: expected "
                 "lower case letters, digits and underscores"
             )
-        self.kind = f"divergence_{estimator.divergence.name}"
         self.estimator = estimator
-        self._features = torch.zeros(n_samples, dimension)
-        self._seen = torch.zeros(n_samples)
 
-    def update(self, layers: dict[str, Tensor], index: Tensor) -> None:
-        """Adds features [B, D] of the images numbered `index` (int64 [B], each in [0, n) and seen once)."""
-        index = index.cpu()
-        self._features[index] = layers["features"].detach().float().cpu()
-        self._seen.index_add_(0, index, torch.ones(len(index)))
+    def check(self, n: int, dimensions: Mapping[str, int]) -> None:
+        if n < _SMALLEST:
+            raise UserError(f"metrics.n_samples={n}: a divergence needs at least {_SMALLEST} samples.")
 
-    def merge(self, other: VariationalDivergence) -> None:
-        """Adds what `other`, of the same n and dimension, has seen: each row is zero in all but one."""
-        self._features += other._features
-        self._seen += other._seen
-
-    def reduce(self, sum_tensors: SumTensors, device: torch.device | str = "cpu") -> None:
-        """Becomes the state over all ranks; the sums are made on `device`."""
-        moved = [self._features.to(device), self._seen.to(device)]
-        sum_tensors(moved)
-        self._features, self._seen = (tensor.cpu() for tensor in moved)
-
-    def compute(self, reference: Reference) -> tuple[float, float]:
-        """The bound and its deviation over held-out halves. ValueError unless every image was seen once."""
-        wrong = int((self._seen != 1).sum())
-        if wrong:
-            raise ValueError(f"{wrong} of {len(self._seen)} images were not seen exactly once")
-        estimate = self.estimator(reference.features().cpu(), self._features)
-        return estimate.value, estimate.std
+    def compute(self, samples: Samples, real: Real) -> Sequence[Figure]:
+        """The bound and its deviation over held-out halves."""
+        estimate = self.estimator(real().features(), samples.layers["features"].cpu())
+        kind = f"divergence_{self.estimator.divergence.name}"
+        return [Figure(kind, estimate.value, "lower", split_std=estimate.std)]
 
 
 def donsker_varadhan(t_p: Tensor, t_q: Tensor) -> Tensor:

@@ -1,26 +1,26 @@
 """Feature extractors: uint8 images in, named layers of features out, always in evaluation mode and float32.
 
-Two kinds. `Shipped` is a small classifier that genbench trained on the data set itself and carries along
-(works offline, in seconds). `Inception` is torch-fidelity's port of the 2015 TensorFlow Inception network,
-whose pool features define FID (Heusel et al. 2017) and whose unbiased logits define IS; its weights are
-fetched once or given as a file. Each names the layer that plays the role of `features` (Fréchet distance)
-and of `logits` (inception score), and the digest of its weights goes into every number computed with it.
+`Shipped` is a small classifier that genbench trained on the data set itself and carries along (works
+offline, in seconds). `Inception` is torch-fidelity's port of the 2015 TensorFlow Inception network, whose
+pool features define FID (Heusel et al. 2017) and whose unbiased logits define IS; its weights are fetched
+once or given as a file. Two more published networks stand in `genbench.metrics.transformers`. Each says which
+layer plays which role, and the digest of its weights goes into every number computed with it.
+
+    features     the layer whose law is compared: Fréchet distance, KID, precision and recall, ...
+    logits       the layer whose softmax the inception score reads
+    spatial      a layer before its positions were averaged: sFID
+    embedding    a layer on the unit sphere: CMMD
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
-import pickle
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -30,9 +30,17 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from genbench.contracts import UserError
 from genbench.metrics.card import SHIPPED, Card
+from genbench.metrics.weights import Weights, state_dict
 from genbench.networks.classifier import ConvClassifier
 from genbench.ops.precision import exact
 from genbench.ops.quantize import dequantize
+
+SPATIAL = "mixed_6/conv[:7]"
+
+BARE = {"fd": "fid", "fd_infinity": "fid_infinity", "sfd": "sfid"} | {
+    kind: kind for kind in ("is", "kid", "precision", "recall", "density", "coverage")
+}
+"""The names of Inception's metrics that say no extractor, by kind."""
 
 
 class Extractor(Protocol):
@@ -42,12 +50,10 @@ class Extractor(Protocol):
     """As metric names carry it: "digits", "fashion_mnist", "cifar10", "inception"."""
     resize: str
     """What happens to an image before the network, e.g. "none" or "TF1 bilinear 299x299"."""
-    features: str
-    """The layer whose Gaussian the Fréchet distance compares."""
-    logits: str
-    """The layer whose softmax the inception score reads."""
+    roles: Mapping[str, str]
+    """The layer that plays each role; `features` at least."""
     dimensions: Mapping[str, int]
-    """The size of each of the two layers."""
+    """The size of each layer."""
     standard_count: int
     """The number of samples at which a metric's name needs no count: the track's, or Inception's 50,000."""
 
@@ -78,8 +84,7 @@ class Shipped:
     """
 
     resize = "none"
-    features = "pool"
-    logits = "logits"
+    roles: Mapping[str, str] = MappingProxyType({"features": "pool", "logits": "logits"})
 
     def __init__(self, name: str, folder: str | Path | None = None) -> None:
         where = SHIPPED if folder is None else Path(folder)
@@ -129,59 +134,41 @@ class Inception:
     torch's hub directory. Nothing in either is executed: both are read with `weights_only=True`. Grey images
     are repeated over three channels. Weights are looked at when first needed; `check` says early whether
     that will work.
+
+    The layer of sFID is that of guided-diffusion's evaluator, "mixed_6/conv:0" in the TensorFlow graph: the
+    output, after normalisation and ReLU, of the 1x1 convolution that opens the seventh mixed block
+    (`Mixed_6d.branch1x1` here), 17 x 17 positions of its first 7 channels, 2,023 numbers.
     """
 
     name = "inception"
     resize = "TF1 bilinear 299x299"
-    features = "2048"
-    logits = "logits_unbiased"
-    dimensions: Mapping[str, int] = MappingProxyType({"2048": 2048, "logits_unbiased": 1008})
+    roles: Mapping[str, str] = MappingProxyType(
+        {"features": "2048", "logits": "logits_unbiased", "spatial": SPATIAL}
+    )
+    dimensions: Mapping[str, int] = MappingProxyType({"2048": 2048, "logits_unbiased": 1008, SPATIAL: 2023})
     standard_count = 50_000
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        self.weights = None if weights is None else Path(weights).expanduser()
+        self._given = None if weights is None else Path(weights)
         self.device = torch.device("cpu")
 
     def metric(self, kind: str) -> str:
-        # The Fréchet distance in Inception's features has a name of its own; the others have none to add.
-        return {"fd": "fid"}.get(kind, kind)
+        # Names that have always meant Inception's features are bare; whatever else is computed says so.
+        return BARE.get(kind, f"{kind}_{self.name}")
 
     @property
-    def path(self) -> Path:
-        """Where the weights are, or will be once they have been fetched."""
-        return self.weights or Path(torch.hub.get_dir()) / "checkpoints" / _url().rsplit("/", 1)[1]
+    def weights(self) -> Weights:
+        """The file of its weights."""
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-    def obstacle(self, timeout: float = 10.0) -> str | None:
-        """Why the weights cannot be had, or None where they are at hand or can be fetched.
-
-        Without a file it asks the server, for at most `timeout` seconds.
-        """
-        if self.path.is_file():
-            return None
-        if self.weights is not None:
-            return f"the file metrics.weights={self.weights} does not exist"
-        try:
-            with urllib.request.urlopen(urllib.request.Request(_url(), method="HEAD"), timeout=timeout):
-                return None
-        except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
-            return f"{self.path} does not exist and {_url()} cannot be reached ({error})"
+        # The name of torch-fidelity's file ends in digits of its SHA-256.
+        digits = URL_INCEPTION_V3.rsplit("-", 1)[1].removesuffix(".pth")
+        return Weights("Inception", URL_INCEPTION_V3, digits, self._given)
 
     def check(self, image_shape: tuple[int, int, int], images: int, device: torch.device) -> list[str]:
-        if image_shape[0] not in (1, 3):
-            raise UserError(f"Inception takes grey or colour images, found {image_shape[0]} channels")
-        obstacle = self.obstacle()
-        if obstacle:
-            raise UserError(
-                f"Inception's weights are missing: {obstacle}. Fetch {_url()} on a machine with a network "
-                "and type metrics.weights=PATH, or score with the data set's extractor (metrics=<dataset>)"
-            )
-        if device.type != "cpu":
-            return []
-        slow, fast = (f"{images / rate / 60:,.0f}" for rate in (2, 17))
-        return [
-            f"Inception on a CPU manages 2 to 17 images a second: {images:,} images will take {fast} to "
-            f"{slow} minutes. A smaller metrics.n_samples costs less (and is named fid@N)."
-        ]
+        expect_channels("Inception", image_shape)
+        self.weights.demand()
+        return price("Inception", images, device, 2, 17)
 
     def to(self, device: torch.device | str) -> Inception:
         self.device = torch.device(device)
@@ -192,45 +179,74 @@ class Inception:
         return self._loaded[1]
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        if images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
-        _expect_bytes(images, 3)
-        network = self._loaded[0].to(self.device).to(memory_format=torch.channels_last)
-        with torch.no_grad(), exact(self.device):
+        images = coloured(images)
+        network: Any = self._loaded[0].to(self.device).to(memory_format=torch.channels_last)
+        layers: dict[str, Tensor] = {}
+
+        def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            layers[SPATIAL] = output[:, :7].flatten(1).float()
+
+        with torch.no_grad(), exact(self.device), network.Mixed_6d.branch1x1.register_forward_hook(note):
             found = network(images.to(self.device))
-        return dict(zip((self.features, self.logits), found))
+        return layers | dict(zip(self._asked, found))
+
+    @property
+    def _asked(self) -> list[str]:
+        """The layers torch-fidelity gives by name."""
+        return [layer for layer in self.roles.values() if layer != SPATIAL]
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, str]:
         """The network and the digest of its weights file."""
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        if self.weights is None and not self.path.is_file():
-            _fetch(_url(), self.path)
-        if not self.path.is_file():
-            raise UserError(f"Inception's weights are missing: {self.obstacle()}")
-        blob = self.path.read_bytes()
-        state = _state_dict(blob, self.path)
+        weights = self.weights
+        blob, sha256 = weights.read()
         # torch-fidelity unpickles its weights file without restraint. It is given one that we have just
         # written ourselves, from tensors that were read safely.
         clean = io.BytesIO()
-        torch.save(state, clean)
+        torch.save(state_dict(blob, weights.path), clean)
         clean.seek(0)
         try:
             network = FeatureExtractorInceptionV3(
-                self.name, [self.features, self.logits], feature_extractor_weights_path=clean
+                self.name, self._asked, feature_extractor_weights_path=clean
             )
         except RuntimeError as error:
             detail = str(error).splitlines()[0]
             raise UserError(
-                f"{self.path} holds weights of another network ({detail}); expected torch-fidelity's "
-                f"{_url().rsplit('/', 1)[1]}"
+                f"{weights.path} holds weights of another network ({detail}); expected torch-fidelity's "
+                f"{weights.url.rsplit('/', 1)[1]}"
             ) from error
         for module in network.eval().modules():
             if isinstance(getattr(module, "bn", None), nn.BatchNorm2d):
                 # A tenth of the time, for a change in the last digit of float32.
                 module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
-        return network, hashlib.sha256(blob).hexdigest()
+        return network, sha256
+
+
+def expect_channels(title: str, image_shape: tuple[int, int, int]) -> None:
+    """Raises UserError unless images of shape (C, H, W) are grey or coloured."""
+    if image_shape[0] not in (1, 3):
+        raise UserError(f"{title} takes grey or colour images, found {image_shape[0]} channels")
+
+
+def price(title: str, images: int, device: torch.device, slow: float, fast: float) -> list[str]:
+    """A line on how long `images` images will take on a CPU, at `slow` to `fast` images a second."""
+    if device.type != "cpu":
+        return []
+    longest, shortest = (f"{images / rate / 60:,.0f}" for rate in (slow, fast))
+    return [
+        f"{title} on a CPU manages {slow:g} to {fast:g} images a second: {images:,} images will take "
+        f"{shortest} to {longest} minutes. A smaller metrics.n_samples costs less (and stands in the names)."
+    ]
+
+
+def coloured(images: Tensor) -> Tensor:
+    """Images uint8 [B, 3, H, W], grey ones repeated. Raises ValueError for any others."""
+    if images.ndim == 4 and images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    _expect_bytes(images, 3)
+    return images
 
 
 def _classifier(path: Path, card: Card) -> ConvClassifier:
@@ -277,42 +293,3 @@ def _expect_bytes(images: Tensor, channels: int) -> None:
             f"expected images uint8 [B, {channels}, H, W], found {images.dtype} {tuple(images.shape)}; "
             "genbench.ops.quantize turns images in [-1, 1] into uint8"
         )
-
-
-def _url() -> str:
-    """Where torch-fidelity keeps the weights it calls its own."""
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    return URL_INCEPTION_V3
-
-
-def _fetch(url: str, path: Path) -> None:
-    """Downloads `url` to `path` in one step; its name ends in digits of its sha256, which must agree."""
-    prefix = path.stem.rsplit("-", 1)[-1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        torch.hub.download_url_to_file(url, name, hash_prefix=prefix, progress=False)
-        os.replace(name, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"Inception's weights could not be fetched from {url} ({error}); fetch the file by other means "
-            "and type metrics.weights=PATH"
-        ) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _state_dict(blob: bytes, path: Path) -> dict[str, Tensor]:
-    """Named tensors from a torch.save file, read without executing anything in it."""
-    try:
-        state = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}); expected a state dict "
-            "of tensors written by torch.save"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds {type(state).__name__}, expected a state dict of tensors")
-    return dict(state)

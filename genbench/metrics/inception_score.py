@@ -13,37 +13,43 @@ in.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
+from genbench.metrics.grouped import dealt
+from genbench.metrics.measure import Figure, Samples
 from genbench.metrics.moments import SumTensors
+from genbench.metrics.reference import Real
 
 SPLITS = 10
-SHUFFLE_SEED = 2020
 
 
 def split_of(n: int, splits: int = SPLITS) -> Tensor:
     """int64 [n]: the split each of n images belongs to. Raises ValueError for fewer images than splits."""
     if n < splits:
         raise ValueError(f"an inception score of {splits} splits needs at least {splits} images, found {n}")
-    # RandomState's stream is frozen by NumPy: the permutation is the same in every version.
-    order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(n))
-    owner = torch.empty(n, dtype=torch.int64)
-    for split in range(splits):
-        owner[order[split * n // splits : (split + 1) * n // splits]] = split
-    return owner
+    return dealt(n, splits)
 
 
 class InceptionScore:
-    """The inception score of `n` images; state is (K + 2) float64 numbers a split.
+    """The inception score, for extractors with logits. Its splits show its error: it has no other."""
+
+    requires: frozenset[str] = frozenset({"logits"})
+    compares: frozenset[str] = frozenset()
+    keeps: frozenset[str] = frozenset()
+    splits: frozenset[str] = frozenset()
+
+    def start(self, n: int, dimensions: Mapping[str, int]) -> InceptionSums:
+        return InceptionSums(n, dimensions["logits"])
+
+
+class InceptionSums:
+    """The sums of `n` images; state is (K + 2) float64 numbers a split.
 
     n: how many images there will be; classes: K, the number of logits.
     """
-
-    kind = "is"
-    better = "higher"
-    requires = frozenset({"logits"})
 
     def __init__(self, n: int, classes: int, splits: int = SPLITS) -> None:
         self._owner = split_of(n, splits)
@@ -52,7 +58,7 @@ class InceptionScore:
         self._negentropy = torch.zeros(splits, dtype=torch.float64)  # sum over images of sum_k p log p
         self._marginal = torch.zeros(splits, classes, dtype=torch.float64)
 
-    def update(self, layers: dict[str, Tensor], index: Tensor) -> None:
+    def update(self, layers: Mapping[str, Tensor], index: Tensor) -> None:
         """Adds images with numbers `index` (int64 [B], each in [0, n) and seen once) and logits [B, K]."""
         logits = layers["logits"].detach().cpu().double()
         log_p = logits.log_softmax(dim=1)
@@ -63,7 +69,7 @@ class InceptionScore:
         self._negentropy.index_add_(0, split, torch.where(p > 0, p * log_p, 0.0).sum(dim=1))
         self._marginal.index_add_(0, split, p)
 
-    def merge(self, other: InceptionScore) -> None:
+    def merge(self, other: InceptionSums) -> None:
         """Adds what `other`, of the same n and classes, has seen."""
         for mine, theirs in zip(self._state(), other._state()):
             mine += theirs
@@ -86,10 +92,15 @@ class InceptionScore:
         information = self._negentropy / self._count - torch.xlogy(marginal, marginal).sum(dim=1)
         return information.exp()
 
-    def compute(self, reference: object = None) -> tuple[float, float]:
-        """Mean and population deviation over splits; `reference` plays no part."""
+    def score(self) -> tuple[float, float]:
+        """Mean and population deviation over splits."""
         scores = self.scores()
         return float(scores.mean()), float(scores.std(correction=0))
+
+    def compute(self, samples: Samples, real: Real) -> Sequence[Figure]:
+        """The score; real images play no part."""
+        mean, spread = self.score()
+        return [Figure("is", mean, "higher", split_std=spread)]
 
     def _state(self) -> list[Tensor]:
         return [self._count, self._negentropy, self._marginal]
@@ -97,6 +108,6 @@ class InceptionScore:
 
 def inception_score(logits: Tensor, splits: int = SPLITS) -> tuple[float, float]:
     """(mean, deviation over splits) of the inception score of logits [n, K], in the images' order."""
-    score = InceptionScore(len(logits), logits.shape[1], splits)
-    score.update({"logits": logits}, torch.arange(len(logits)))
-    return score.compute()
+    sums = InceptionSums(len(logits), logits.shape[1], splits)
+    sums.update({"logits": logits}, torch.arange(len(logits)))
+    return sums.score()

@@ -122,11 +122,7 @@ class Moments:
     @property
     def sha256(self) -> str:
         """Digest of the exact state, to tell which statistics a number was computed against."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        return digest(self.state_dict())
 
     def _device(self, other: Moments) -> torch.device:
         return other.mean.device if self._mean is None else self._mean.device
@@ -143,3 +139,12 @@ class Moments:
         self._mean = self._mean + difference * (count / total)
         self._scatter = (self._scatter + scatter).addr_(difference, difference, alpha=self.n * count / total)
         self.n = total
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over named tensors: names, shapes, types and every bit, whatever their device."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        found.update(tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

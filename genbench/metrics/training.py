@@ -121,7 +121,9 @@ def _measured(extractor: Extractor, train: ImageSet, test: ImageSet, n_samples: 
     chosen = [torch.randperm(len(train), generator=generator)[: len(test)] for _ in range(SUBSETS)]
     subsets = torch.tensor([frechet_distance(Moments.of(layers[rows]), reference) for rows in chosen])
     gaussian = pixelwise_gaussian(train.images, n_samples)
-    logits = torch.cat([extractor(part)[extractor.logits].cpu() for part in test.images.split(BATCH)])
+    logits = torch.cat(
+        [extractor(part)[extractor.roles["logits"]].cpu() for part in test.images.split(BATCH)]
+    )
     right = logits.argmax(dim=1) == test.labels.cpu() if test.labels is not None else torch.zeros(1)
     return {
         "test_accuracy": float(right.double().mean()),
@@ -134,7 +136,7 @@ def _measured(extractor: Extractor, train: ImageSet, test: ImageSet, n_samples: 
 
 def _features(extractor: Extractor, images: Tensor) -> Tensor:
     """Features float32 [N, D] of uint8 images [N, C, H, W], on the CPU."""
-    return torch.cat([extractor(part)[extractor.features].cpu() for part in images.split(BATCH)])
+    return torch.cat([extractor(part)[extractor.roles["features"]].cpu() for part in images.split(BATCH)])
 
 
 def _halved(network: nn.Module) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ class ScoreJudge(Judge):
         self.source, self.scoring, self.samples, self.seed = source, scoring, samples, seed
 
     def __call__(self, sampler: Sampler, batch_size: int) -> Verdict:
-        scored = self.scoring.score(self.source(sampler, batch_size), self.samples, [self.seed])
+        scored = self.scoring.brief().score(self.source(sampler, batch_size), self.samples, [self.seed])
         card = standing(scored.main.name, scored.main.extractor)
         return Verdict(
             scored.main.name,

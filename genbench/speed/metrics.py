@@ -76,7 +76,7 @@ def torch_fidelitys(weights: Path, device: torch.device) -> nn.Module:
 
     network: nn.Module = FeatureExtractorInceptionV3(
         "inception-v3-compat",
-        [Inception.features, Inception.logits],
+        [Inception.roles["features"], Inception.roles["logits"]],
         feature_extractor_weights_path=str(weights),
     )
     return network.eval().to(device)

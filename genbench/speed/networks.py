@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.contracts import UserError
-from genbench.networks.initialisation import NORM_EPSILON
+from genbench.networks.normalisation import NORM_EPSILON
 from genbench.networks.unet import UNet
 
 IMAGE_SHAPE = (3, 32, 32)

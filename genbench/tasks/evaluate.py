@@ -46,7 +46,7 @@ def _evaluate(config: dict[str, Any], typed: Typed, assembly: Assembly, director
         print(f"{directory.path} at step {trained.steps:,}", flush=True)
         for line in (preflight.describe_model(generator, sampler, config), *lines):
             print(f"  {line}", flush=True)
-    scoring.refer_to(assembly.images(config["dataset"]["reference"]), metrics["batch_size"])
+    scoring.refer_to(assembly.images, config["dataset"]["reference"], metrics["batch_size"])
     name = f"{config['sampler']['name']}-step{trained.steps}-{config_hash(config)[:12]}"
     folder = directory.path / "evaluations" / name
 

@@ -12,6 +12,7 @@ from genbench.contracts import UserError
 from genbench.data.arrays import load_images
 from genbench.harness.assembly import Assembly
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
+from genbench.harness.recording import spread
 from genbench.harness.scoring import build_scoring
 
 
@@ -36,16 +37,13 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     metrics = {**config["metrics"], "n_samples": count}
     shape = (facts["channels"], facts["resolution"], facts["resolution"])
     scoring, lines = build_scoring(assembly, metrics, shape)
-    reference = assembly.images(facts["reference"])
-    scoring.refer_to(reference, metrics["batch_size"])
+    scoring.refer_to(assembly.images, facts["reference"], metrics["batch_size"])
     chunks = torch.arange(count).split(metrics["batch_size"])
-    values = scoring.evaluate(((images[index].to(device), index) for index in chunks), count)
+    values = scoring.evaluate(((images[index].to(device), index, None) for index in chunks), count)
     print(f"{config['images']}: {count:,} images against {facts['name']} ({facts['reference']})")
     for line in lines:
         print(f"  {line}")
     for value in values:
-        spread = "" if value.split_std is None else f" ± {value.split_std:.3g} over splits"
-        print(
-            f"  {value.name:<22} {value.value:.6g}{spread}  ({value.extractor} {value.extractor_sha256[:12]})"
-        )
+        source = f"{value.extractor} {value.extractor_sha256[:12]}"
+        print(f"  {value.name:<22} {value.value:.6g}{spread(value)}  ({source})")
     return values[0].value

@@ -105,7 +105,7 @@ class Comparison:
         self.model, trained = restore(config, assembly)
         metrics = config["metrics"]
         scoring, lines = build_scoring(assembly, metrics, self.model.image_shape)
-        scoring.refer_to(assembly.images(config["dataset"]["reference"]), metrics["batch_size"])
+        scoring.refer_to(assembly.images, config["dataset"]["reference"], metrics["batch_size"])
         print("\n".join(lines), end="\n" if lines else "")
 
         def source(sampler: Sampler, batch_size: int) -> Source:

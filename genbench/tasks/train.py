@@ -63,7 +63,7 @@ def _run(sitting: Sitting) -> float:
     logger = sitting.logger()
     sitting.say("disk", preflight.check_disk(directory.nearest, generator, config))
     sitting.claim()
-    scoring.refer_to(assembly.images(config["dataset"]["reference"]), config["metrics"]["batch_size"])
+    scoring.refer_to(assembly.images, config["dataset"]["reference"], config["metrics"]["batch_size"])
     trainer = sitting.trainer(generator, logger)
     deadline = sitting.deadline(trainer, sampler)
     outcome = sitting.train(trainer, deadline, _periodic(sitting, trainer, sampler, scoring))
@@ -94,7 +94,7 @@ def _periodic(sitting: Sitting, trainer: Trainer, sampler: Sampler, scoring: Sco
 
     def score(step: int) -> float:
         source = source_of(sitting.assembly, trainer.sampling_model, sampler)
-        scored = scoring.score(source, settings["evaluate_samples"], [VALIDATION_SEED])
+        scored = scoring.brief().score(source, settings["evaluate_samples"], [VALIDATION_SEED])
         trainer.tracker.log(step, {f"eval/{metric.name}": metric.value for metric in scored.metrics})
         return scored.main.value if scored.main.better == "lower" else -scored.main.value
 

@@ -303,7 +303,9 @@ def test_an_unknown_mode_is_refused():
     ("names", "direction"),
     [
         (["fid", "fid@2000", "preview/fd_digits", "fd_dinov2@500", "kid", "bits_per_dim"], "min"),
+        (["sfid@10000", "kid_digits", "fd_infinity_digits", "cmmd", "class_fd_worst_digits"], "min"),
         (["is", "is_digits@2000", "precision", "eval/recall", "coverage_digits"], "max"),
+        (["authenticity_digits", "c_t_digits@500", "train_distance_ratio_digits"], None),
         (["loss", "this", "isolation", "time", "step", "avoid", "lr"], None),
     ],
 )

@@ -144,6 +144,16 @@ def test_the_main_metric_is_the_distance_most_rows_have_and_fid_among_equals(ent
     assert [table.main for table in tables(root)] == ["fd_digits"]
 
 
+def test_nothing_but_a_distance_is_ever_ranked_by(enter) -> None:
+    """Not one extrapolated from distances, and no diagnostic, even where there is nothing else."""
+    shown = {"metrics.0.name": "fd_infinity_digits", "metrics.1.name": "authenticity_digits"}
+    root = enter("ada", (1.0, 1.1, 1.2), shown | {"metrics.1.better": "neither"}, division="open")
+    table = tables(root)[0]
+    assert table.main is None
+    assert [row.rank for row in table.rows] == [None]
+    assert "authenticity_digits |" in build(root)
+
+
 def figures(mean: float, std: float | None) -> MetricFigures:
     return MetricFigures(name="fid", mean=mean, std=std, evaluation_std=None, better="lower")
 

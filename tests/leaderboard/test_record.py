@@ -130,6 +130,7 @@ def test_a_deep_or_endless_configuration_is_refused(plain, result_file) -> None:
 
 
 INCEPTION = {"extractor": "inception", "extractor_sha256": "6726825d" + "0" * 56}
+DINOV2 = {"extractor": "dinov2", "extractor_sha256": "0" * 64}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,10 @@ INCEPTION = {"extractor": "inception", "extractor_sha256": "6726825d" + "0" * 56
         ({"name": "fid", **INCEPTION}, "must be named fid@2000"),
         ({"name": "fid@1999", **INCEPTION}, "computed from 2000"),
         ({"name": "is", "better": "higher", **INCEPTION}, "must be named is@2000"),
+        ({"name": "kid_dinov2", **DINOV2}, "must be named kid_dinov2@2000"),
+        ({"name": "cmmd"}, "Clip's"),
+        ({"name": "c_t_digits"}, 'expected "neither"'),
+        ({"better": "neither"}, 'expected "lower" or "higher"'),
         ({"name": "fd_cifar10"}, "must carry"),
         ({"name": "fd_digits@500"}, "computed from 2000"),
         ({"n_samples": 2001, "name": "fd_digits@2001"}, "2000 were drawn"),
@@ -159,6 +164,12 @@ def test_metric_names_and_counts_cannot_mislead(plain, result_file, changes, sai
         ({"name": "fid", **INCEPTION}, 50_000),
         ({"name": "fid@10000", **INCEPTION}, 10_000),
         ({"name": "fd_digits@500"}, 500),
+        ({"name": "sfid@10000", **INCEPTION}, 10_000),
+        ({"name": "authenticity_inception", "better": "neither", **INCEPTION}, 50_000),
+        ({"name": "fd_dinov2", **DINOV2}, 50_000),
+        ({"name": "cmmd", "extractor": "clip", "extractor_sha256": "0" * 64}, 50_000),
+        ({"name": "fd_infinity_digits", "bootstrap_std": 0.1}, 2000),
+        ({"name": "c_t_digits@500", "better": "neither", "value": -7.5}, 500),
         (
             {"name": "bits_per_dim", "extractor": None, "extractor_sha256": None, "n_seeds": 1, "std": None},
             360,

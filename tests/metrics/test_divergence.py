@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +24,9 @@ from genbench.divergences.table import (
 )
 from genbench.errors import UserError
 from genbench.metrics.divergence import VariationalDivergence, VariationalEstimator, donsker_varadhan
+from genbench.metrics.measure import Figure, Samples
+from genbench.metrics.moments import Moments
+from genbench.metrics.reference import Real, Reference
 from genbench.ops.quantize import dequantize, quantize
 
 N = 6000
@@ -246,56 +248,32 @@ def test_what_cannot_be_estimated_is_refused() -> None:
 # ------------------------------------------------------------------------------------------- the metric
 
 
-def test_the_metric_is_the_estimator_however_the_samples_arrive() -> None:
+def test_the_metric_is_the_estimator() -> None:
     real, features = normals(0.7, 3, n=120)
     estimator = VariationalEstimator(KL(), steps=20, splits=1)
     expected = estimator(real, features)
-    reference = SimpleNamespace(features=lambda: real)
-
-    def metric() -> VariationalDivergence:
-        return VariationalDivergence(120, 3, estimator)
-
-    def see(one: VariationalDivergence, index: Tensor) -> None:
-        one.update({"features": features[index]}, index)
-
-    def results(*metrics: VariationalDivergence) -> list[tuple[float, float]]:
-        return [one.compute(reference) for one in metrics]  # type: ignore[arg-type]
-
-    whole, first, second, rank_0, rank_1 = (metric() for _ in range(5))
-    see(whole, torch.arange(120))
-    order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
-    for part in order.split(7):
-        see(first if part[0] % 2 else second, part)
-        see(rank_0 if part[0] % 3 else rank_1, part)
-    first.merge(second)
-    total = [mine + theirs for mine, theirs in zip(_state(rank_0), _state(rank_1))]
-    for rank in (rank_0, rank_1):
-        rank.reduce(lambda tensors: [mine.copy_(theirs) for mine, theirs in zip(tensors, total)] and None)
-    found = results(whole, first, rank_0, rank_1)
-    assert found == [(expected.value, expected.std)] * 4
-    assert (whole.kind, whole.better, whole.requires) == ("divergence_kl", "lower", {"features"})
+    (figure,) = VariationalDivergence(estimator).compute(Samples(120, {"features": features}), real_of(real))
+    assert figure == Figure("divergence_kl", expected.value, "lower", split_std=expected.std)
 
 
-def _state(metric: VariationalDivergence) -> list[Tensor]:
-    seen: list[Tensor] = []
-    metric.reduce(lambda tensors: seen.extend(tensor.clone() for tensor in tensors))
-    return seen
+def real_of(features: Tensor) -> Real:
+    reference = Reference(Moments.of(features), "train", "f" * 64, lambda: features)
+    return Real("train", {("features", "train"): reference})
 
 
 def test_the_metric_puts_the_data_first() -> None:
     """KL(data || samples) of a narrow and a wide normal is far from KL(samples || data)."""
     generator = torch.Generator().manual_seed(0)
     narrow, wide = 0.5 * torch.randn(2000, 1, generator=generator), torch.randn(2000, 1, generator=generator)
-    metric = VariationalDivergence(2000, 1, VariationalEstimator(KL(), steps=STEPS, splits=1))
-    metric.update({"features": wide}, torch.arange(2000))
-    value, spread = metric.compute(SimpleNamespace(features=lambda: narrow))  # type: ignore[arg-type]
-    assert value == pytest.approx(math.log(2) - 3 / 8, abs=0.06)  # the other way round it is 0.807
-    assert 0 < spread < 0.06
+    measure = VariationalDivergence(VariationalEstimator(KL(), steps=STEPS, splits=1))
+    (figure,) = measure.compute(Samples(2000, {"features": wide}), real_of(narrow))
+    assert figure.value == pytest.approx(math.log(2) - 3 / 8, abs=0.06)  # the other way round it is 0.807
+    assert figure.split_std is not None
+    assert 0 < figure.split_std < 0.06
 
 
-def test_the_metric_wants_every_image_once() -> None:
-    metric = VariationalDivergence(30, 2, VariationalEstimator(KL(), steps=1))
-    metric.update({"features": torch.randn(29, 2)}, torch.arange(29))
-    metric.update({"features": torch.randn(1, 2)}, torch.tensor([0]))
-    with pytest.raises(ValueError, match="2 of 30"):
-        metric.compute(SimpleNamespace(features=lambda: torch.randn(30, 2)))  # type: ignore[arg-type]
+def test_too_few_samples_are_refused_before_they_are_drawn() -> None:
+    measure = VariationalDivergence(VariationalEstimator(KL(), steps=1))
+    with pytest.raises(UserError, match="n_samples=19"):
+        measure.start(19, {"features": 2})
+    measure.start(20, {"features": 2})

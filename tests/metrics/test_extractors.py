@@ -9,6 +9,7 @@ import pickle
 import shutil
 import urllib.request
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -16,11 +17,12 @@ import torch_fidelity
 import torch_fidelity.feature_extractor_inceptionv3 as torch_fidelity_inception
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from genbench.contracts import UserError
 from genbench.metrics.card import SHIPPED, Card
 from genbench.metrics.choice import check, choose
-from genbench.metrics.extractors import Inception, Shipped
+from genbench.metrics.extractors import SPATIAL, Inception, Shipped
 from genbench.metrics.fid import frechet_distance
 from genbench.metrics.inception_score import inception_score
 from genbench.metrics.moments import Moments
@@ -262,8 +264,7 @@ class EarlyInception(Inception):
     singular covariances, most of them rounding, and is right to five digits there; here it is to seven.
     """
 
-    features = "64"
-    logits = "192"
+    roles = MappingProxyType({"features": "64", "logits": "192"})
 
 
 @pytest.mark.slow
@@ -304,6 +305,17 @@ def test_inceptions_layers_are_torch_fidelitys(random_weights: Path) -> None:
     torch.testing.assert_close(found["2048"], pool, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found["logits_unbiased"], logits, rtol=1e-5, atol=1e-5)
     assert {name: layer.shape[1] for name, layer in found.items()} == extractor.dimensions
+    # sFID's layer by hand: the first 7 channels of the first branch of the block that torch calls 6d.
+    with torch.no_grad():
+        pixels = interpolate_bilinear_2d_like_tensorflow1x(a.float(), size=(299, 299), align_corners=False)
+        middle = (pixels - 128) / 128
+        for name, block in network.named_children():
+            if name == "Mixed_6d":
+                break
+            middle = block(middle)
+        spatial = network.Mixed_6d.branch1x1(middle)
+    assert spatial.shape == (3, 192, 17, 17)
+    torch.testing.assert_close(found[SPATIAL].reshape(3, 7, 17, 17), spatial[:, :7], rtol=1e-4, atol=1e-5)
     assert extractor.sha256 == hashlib.sha256(random_weights.read_bytes()).hexdigest()
     # Grey images are the same grey in three channels.
     grey = a[:1, :1]

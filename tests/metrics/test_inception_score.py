@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from genbench.metrics.inception_score import InceptionScore, inception_score, split_of
+from genbench.metrics.inception_score import InceptionSums, inception_score, split_of
 
 
 def logits(n: int, classes: int = 10, scale: float = 4.0) -> Tensor:
@@ -54,18 +54,18 @@ def test_batches_order_and_ranks_do_not_matter() -> None:
     drawn = logits(n)
     whole = inception_score(drawn)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    ranks = [InceptionScore(n, 10) for _ in range(3)]
+    ranks = [InceptionSums(n, 10) for _ in range(3)]
     for number, part in enumerate(order.split(37)):
         ranks[number % 3].update({"logits": drawn[part]}, part)
     for other in ranks[1:]:
         ranks[0].merge(other)
-    assert ranks[0].compute() == pytest.approx(whole, rel=1e-12)
+    assert ranks[0].score() == pytest.approx(whole, rel=1e-12)
 
 
 def test_reduce_is_a_sum_over_ranks() -> None:
     n = 200
     drawn = logits(n)
-    first, second = InceptionScore(n, 10), InceptionScore(n, 10)
+    first, second = InceptionSums(n, 10), InceptionSums(n, 10)
     first.update({"logits": drawn[:90]}, torch.arange(90))
     second.update({"logits": drawn[90:]}, torch.arange(90, n))
 
@@ -74,7 +74,7 @@ def test_reduce_is_a_sum_over_ranks() -> None:
             tensor += theirs
 
     first.reduce(sum_tensors)
-    assert first.compute() == pytest.approx(inception_score(drawn), rel=1e-12)
+    assert first.score() == pytest.approx(inception_score(drawn), rel=1e-12)
 
 
 def test_the_splits_are_equal_parts() -> None:
@@ -82,9 +82,9 @@ def test_the_splits_are_equal_parts() -> None:
 
 
 def test_missing_or_repeated_images_are_refused() -> None:
-    score = InceptionScore(20, 10)
+    score = InceptionSums(20, 10)
     score.update({"logits": logits(19)}, torch.arange(19))
     with pytest.raises(ValueError, match="expected 20 images"):
-        score.compute()
+        score.score()
     with pytest.raises(ValueError, match="at least 10"):
         split_of(9)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genbench.data.images import ImageSet
 from genbench.metrics import reference as module
-from genbench.metrics.reference import Reference, reference_moments
+from genbench.metrics.reference import Real, Reference, refer
 
 
 class Pixels:
@@ -19,12 +19,11 @@ class Pixels:
 
     name = "pixels"
     resize = "none"
-    features = "pool"
-    logits = "logits"
     sha256 = "0" * 64
 
     def __init__(self) -> None:
         self.seen = 0
+        self.roles = {"features": "pool", "logits": "logits"}
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         self.seen += len(images)
@@ -42,8 +41,8 @@ def images() -> ImageSet:
 def known(images: ImageSet, folder: Path | None, extractor: Pixels | None = None) -> tuple[Reference, int]:
     """The reference, and how many images had to be looked at for it."""
     extractor = extractor or Pixels()
-    found = reference_moments(images, extractor, folder, batch_size=50)  # type: ignore[arg-type]
-    return found, extractor.seen
+    found = refer(images, extractor, ["features"], (), folder, batch_size=50)  # type: ignore[arg-type]
+    return found["features"], extractor.seen
 
 
 def test_the_second_time_nothing_is_computed(images: ImageSet, tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ def change(what: str, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> tupl
     else:
         changed = {
             "weights": ("sha256", "1" * 64),
-            "layer": ("features", "logits"),
+            "layer": ("roles", {"features": "logits"}),
             "resize": ("resize", "twice"),
         }
         setattr(extractor, *changed[what])
@@ -123,3 +122,66 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     assert work == 120
     assert found.moments.n == 120
     assert "could not be kept" in caplog.text
+
+
+Found = tuple[dict[str, Reference], int]
+
+
+def everything(images: ImageSet, folder: Path, roles: list[str], whole: list[str]) -> Found:
+    extractor = Pixels()
+    return refer(images, extractor, roles, whole, folder, batch_size=50), extractor.seen  # type: ignore[arg-type]
+
+
+def test_whole_layers_are_kept_too_and_one_pass_gives_them_all(images: ImageSet, tmp_path: Path) -> None:
+    roles = ["features", "logits"]
+    first, work = everything(images, tmp_path, roles, roles)
+    assert work == 120
+    second, work = everything(images, tmp_path, roles, roles)
+    assert work == 0
+    flat = images.images.flatten(1).float()
+    for role, expected in (("features", flat[:, :5]), ("logits", flat[:, 5:8])):
+        assert torch.equal(first[role].features(), expected)
+        assert torch.equal(second[role].features(), expected)
+    assert first["features"].sha256 != first["logits"].sha256
+
+
+def test_rows_are_computed_where_only_moments_were_known(images: ImageSet, tmp_path: Path) -> None:
+    moments, _ = known(images, tmp_path)
+    with pytest.raises(ValueError, match="only moments are known"):
+        moments.features()
+    found, work = everything(images, tmp_path, ["features"], ["features"])
+    assert work == 120
+    assert found["features"].sha256 == moments.sha256
+    assert known(images, tmp_path)[1] == 0
+
+
+@pytest.mark.parametrize("what", ["content", "split", "count", "quantiser"])
+def test_rows_are_never_anothers(
+    what: str, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything(images, tmp_path, ["features"], ["features"])
+    changed, _ = change(what, images, monkeypatch)
+    found, work = everything(changed, tmp_path, ["features"], ["features"])
+    assert work == len(changed)
+    assert len(found["features"].features()) == len(changed)
+
+
+def test_damaged_rows_are_computed_again(images: ImageSet, tmp_path: Path) -> None:
+    everything(images, tmp_path, ["features"], ["features"])
+    (file,) = tmp_path.glob("*-rows.safetensors")
+    blob = bytearray(file.read_bytes())
+    blob[-1] ^= 1
+    file.write_bytes(blob)
+    found, work = everything(images, tmp_path, ["features"], ["features"])
+    assert work == 120
+    assert torch.equal(found["features"].features(), images.images.flatten(1).float()[:, :5])
+
+
+def test_labels_come_along_and_what_was_not_prepared_is_refused(images: ImageSet, tmp_path: Path) -> None:
+    labelled = replace(images, labels=torch.arange(120) % 3, classes=3)
+    found, _ = everything(labelled, tmp_path, ["features"], [])
+    assert torch.equal(found["features"].labels, torch.arange(120) % 3)
+    real = Real("train", {("features", "train"): found["features"]})
+    assert real() is real("features", "train") is found["features"]
+    with pytest.raises(ValueError, match="features of test were not prepared; there are: features of train"):
+        real(split="test")

@@ -46,8 +46,11 @@ _SETTINGS = {
     "finish_timeout": 300.0,  # without a network, finishing would otherwise wait for ever
 }
 
-_LOWER = re.compile(r"(fid|kid|nll|bits_per_dim|f[dk]_.*|kd_.*)", re.IGNORECASE)
-_HIGHER = re.compile(r"(is|is_.*|(precision|recall|density|coverage)(_.*)?)", re.IGNORECASE)
+_LOWER = re.compile(
+    r"(s?fid|fid_infinity|cmmd|nll|bits_per_dim|(s?fd|kid|class_fd|modes_tv|modes_missing)(_.*)?)",
+    re.IGNORECASE,
+)
+_HIGHER = re.compile(r"((is|precision|recall|density|coverage|class_accuracy)(_.*)?)", re.IGNORECASE)
 
 
 def direction_of(name: str) -> str | None:
