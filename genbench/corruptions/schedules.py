@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -72,30 +71,6 @@ class Schedule(ABC):
         """`count` training times from torch's global generator, float64 [count]."""
 
 
-class Remembered:
-    """A function of time, float64, whose values at single times of the host are kept.
-
-    A sampler asks for the same few times again and again, and twenty operations on a number take longer than
-    its step. Numbers are kept, not tensors: one that was made in inference mode is of no use outside.
-    """
-
-    most = 10_000
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.function = function
-        self.known: dict[float, float] = {}
-
-    def __call__(self, t: Tensor) -> Tensor:
-        if t.ndim or t.requires_grad or t.device.type != "cpu":
-            return self.function(t)
-        time = float(t)
-        if time not in self.known:
-            if len(self.known) >= self.most:
-                self.known.clear()
-            self.known[time] = float(self.function(t))
-        return torch.tensor(self.known[time], dtype=torch.float64)
-
-
 class DiscreteVP(Schedule):
     """A variance-preserving schedule (alpha^2 + sigma^2 = 1) from its betas (Ho et al. 2020, eq. 2 and 4).
 
@@ -113,7 +88,6 @@ class DiscreteVP(Schedule):
         self.log_alphas = torch.cat((start, 0.5 * torch.log1p(-betas.double()).cumsum(0)))
         """log alpha(i / T) for i = 0 ... T, float64 on the CPU."""
         self._tables: dict[torch.device, Tensor] = {}
-        self._value, self._slope = Remembered(self._interpolated), Remembered(self._interpolated_slope)
 
     def _table(self, device: torch.device) -> Tensor:
         """`log_alphas` and their slopes per index, [2, T + 1], on a device, copied there once."""
@@ -133,26 +107,24 @@ class DiscreteVP(Schedule):
         return position - below, table[:, below], table[:, below + 1]
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        return self._value(t)
-
-    def _interpolated(self, t: Tensor) -> Tensor:
         u, (low, low_slope), (high, high_slope) = self._cubic(t)
         v = 1 - u
         # At u = 0 and at u = 1 this is the table's own entry to the last bit.
         values = v**2 * (1 + 2 * u) * low + u**2 * (1 + 2 * v) * high
         return values + u * v * (v * low_slope - u * high_slope)
 
-    def _interpolated_slope(self, t: Tensor) -> Tensor:
+    def _log_alpha_rate(self, t: Tensor) -> Tensor:
         u, (low, low_slope), (high, high_slope) = self._cubic(t)
         v = 1 - u
         steep = 6 * u * v * (high - low) + v * (1 - 3 * u) * low_slope + u * (1 - 3 * v) * high_slope
         return steep * self.steps
 
     def sigma(self, t: Tensor) -> Tensor:
-        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+        # Of an absolute value: the root of -0, at t = 0, is -0, and 1 / sigma would be -infinity.
+        return torch.expm1(2 * self.log_alpha(t)).abs().sqrt()
 
     def alpha_rate(self, t: Tensor) -> Tensor:
-        return self.alpha(t) * self._slope(t)
+        return self.alpha(t) * self._log_alpha_rate(t)
 
     def sigma_rate(self, t: Tensor) -> Tensor:
         return -self.alpha(t) * self.alpha_rate(t) / self.sigma(t)  # alpha^2 + sigma^2 = 1

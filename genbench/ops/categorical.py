@@ -25,6 +25,8 @@ def categorical(probabilities: Tensor, uniform: Tensor, decided: Tensor | None =
         from genbench.ops.kernels.categorical import draw
 
         return draw(probabilities, uniform, decided, False, 1.0)
+    if decided is not None and uniform.device.type != "cpu":
+        return categorical(probabilities, uniform).masked_fill(decided, 0)  # counting rows would be a wait
     if decided is not None:
         drawn = torch.zeros(uniform.shape, dtype=torch.int64, device=uniform.device)
         drawn[~decided] = categorical(probabilities[~decided], uniform[~decided])

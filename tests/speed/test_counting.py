@@ -34,12 +34,12 @@ def test_a_convolution_is_its_multiplications_and_additions():
 
 
 def test_memory_is_what_is_held_at_once():
-    megabytes = 64
+    megabytes = 256  # half of it is more than the C library ever keeps for later
     held = peak(lambda: [torch.ones(2**18 * megabytes // 2).sum() for _ in range(4)], CPU)
     if held is None:
         pytest.skip("this system does not tell what a process holds")
-    # One of the four at a time, each of half the size; other threads of the process may hold a little more.
-    assert megabytes / 2 <= held / 2**20 < megabytes
+    # One of the four at a time, each of half the size; other threads may take or give back a little meanwhile.
+    assert 0.9 * megabytes / 2 <= held / 2**20 < megabytes
 
 
 def test_ceilings_are_what_is_moved_and_multiplied_in_the_median_time(monkeypatch):
