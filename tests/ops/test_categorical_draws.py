@@ -190,6 +190,26 @@ def test_the_kernel_never_draws_what_has_no_probability(categories, logits):
         assert (weights.gather(1, found[:, None]) > 0).all()
 
 
+def test_the_kernel_passes_over_what_has_no_probability_where_sums_are_rounded_differently():
+    """Uniforms at the end of 256 weights that fill a block: sums of blocks are not the last running sums."""
+    torch.manual_seed(6)
+    weights = torch.zeros(40, 1200)
+    weights[:, :256], weights[:, 1100:] = torch.rand(40, 256), torch.rand(40, 100)
+    end = weights[:, :256].double().sum(dim=1) / weights.double().sum(dim=1)
+    for ulps in range(-3, 4):
+        found = drawn(weights, (end + ulps * 2.0**-24).float(), logits=False)
+        assert (weights.gather(1, found[:, None]) > 0).all()
+
+
+def test_the_kernel_rescales_sums_when_the_maximum_rises():
+    """Logits that grow by 8 from the first of ten blocks to the last: what came before counts for less."""
+    torch.manual_seed(7)
+    logits = torch.linspace(-4, 4, 2500) + torch.rand(300, 2500)
+    uniform = torch.rand(300)
+    found = drawn(logits, uniform, logits=True)
+    assert (found == categorical_of_logits(logits, uniform)).double().mean() >= 0.99
+
+
 def test_the_kernel_draws_what_is_certain_however_large_logits_are():
     logits = torch.full((4, 2000), -torch.inf)
     goal = torch.tensor([0, 3, 1024, 1999])

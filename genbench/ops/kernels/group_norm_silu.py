@@ -275,7 +275,7 @@ def forward(
     x, channels_last = _dense(x)
     scale, shift = _rows(scale), _rows(shift)
     batch, channels = x.shape[:2]
-    positions = x[0, 0].numel()
+    positions = x.shape[2:].numel()
     out = torch.empty_like(x)
     mean, rstd = (torch.empty(batch, groups, device=x.device) for _ in range(2))
     constants = plan(channels, groups, positions, channels_last, x.element_size())
@@ -304,7 +304,7 @@ def backward(
     dy = torch.empty_like(x).copy_(dy) if dy.stride() != x.stride() else dy
     scale, shift = _rows(scale), _rows(shift)
     batch, channels = x.shape[:2]
-    positions, groups = x[0, 0].numel(), mean.shape[1]
+    positions, groups = x.shape[2:].numel(), mean.shape[1]
     dx = torch.empty_like(x)
     sums, products = (torch.empty(batch, channels, device=x.device) for _ in range(2))
     told = {"SCALED": scale is not None, "SHIFTED": shift is not None}
