@@ -92,6 +92,4 @@ def test_rows_of_training(monkeypatch) -> None:
     apart = ["genbench", "DataLoader of PIL pictures", "genbench", "foreach Adam, average by parameter"]
     assert [row.name for row in rows] == ["genbench", "genbench", *whole, *apart, *whole]
     assert bench.left_out == ["diffusers is not at hand", "denoising_diffusion_pytorch is not at hand"]
-    shares = [row for row in rows if "share" in row.name]
-    assert all(row.ratio["median"] < 1 for row in shares), "a part takes less than the whole"
     assert rows[2].facts["flops"] == rows[5].facts["flops"]
