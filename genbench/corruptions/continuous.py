@@ -55,7 +55,7 @@ class VP(_Continuous):
         return -0.5 * (self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+        return torch.expm1(2 * self.log_alpha(t)).abs().sqrt()  # never -0
 
     def alpha_rate(self, t: Tensor) -> Tensor:
         return -0.5 * self._beta(t) * self.alpha(t)

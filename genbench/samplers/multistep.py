@@ -194,6 +194,5 @@ def _first_order(t: Tensor, s: Tensor, corruption: Any) -> tuple[Tensor, Tensor]
 
 def _stretch(t: Tensor, s: Tensor, corruption: Any) -> float:
     """h = lambda_s - lambda_t; infinite for a step from pure noise or to the data itself."""
-    # Logarithms apart: a schedule's sigma at the data may be a negative zero.
     there, here = (each.alpha.log() - each.sigma.log() for each in map(corruption.level, (s, t)))
     return float(there - here)

@@ -164,3 +164,9 @@ def test_levels_of_one_time_are_those_of_a_batch_of_times():
     asked = times[2].clone().requires_grad_(True)
     corruption.alpha(asked).backward()
     assert asked.grad == pytest.approx(float(corruption.level(times[2]).alpha_rate), rel=1e-6)
+
+
+@every_schedule
+def test_no_noise_is_a_positive_zero(schedule):
+    """1 / sigma at the data is infinity and not its negative, whose logarithm would be none."""
+    assert float(1 / Gaussian(schedule).sigma(time(0))) > 0

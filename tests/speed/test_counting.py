@@ -38,7 +38,7 @@ def test_memory_is_what_is_held_at_once():
     held = peak(lambda: [torch.ones(2**18 * megabytes // 2).sum() for _ in range(4)], CPU)
     if held is None:
         pytest.skip("this system does not tell what a process holds")
-    # One of the four at a time, each of half the size; other threads may take or give back a little meanwhile.
+    # One of the four at a time, each of half the size; others may take or give back a little meanwhile.
     assert 0.9 * megabytes / 2 <= held / 2**20 < megabytes
 
 
