@@ -234,6 +234,14 @@ class Level:
     alpha_rate: Tensor
     sigma_rate: Tensor
 
+    def keeping(self, later: Level, replaced: Tensor) -> tuple[Tensor, Tensor]:
+        """(k, c) of a step from `later` to here, alpha x0 + sqrt(sigma^2 - replaced^2) eps = k x_t + c x0.
+
+        eps is the noise in x_t, all but `replaced` (a standard deviation) of which is kept.
+        """
+        kept = (self.sigma**2 - replaced**2).clamp(min=0).sqrt() / later.sigma
+        return kept, self.alpha - kept * later.alpha
+
 
 class Rule(ABC):
     """How x_s follows from x_t and an estimate of x0: the three rules of unified diffusion, and others."""

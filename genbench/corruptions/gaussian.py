@@ -75,9 +75,9 @@ class Linear(Corruption):
         return randomness.normal(shape[1:], stream=Stream.NOISE)
 
     def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> Law:
-        added = fresh * self.sigma(s)
-        kept = (self.sigma(s) ** 2 - added**2).clamp(min=0).sqrt() / self.sigma(t)
-        return self.step((kept, self.alpha(s) - kept * self.alpha(t)), (x_t, x0.estimate), added)
+        there, here = self.level(s), self.level(t)
+        added = fresh * there.sigma
+        return self.step(there.keeping(here, added), (x_t, x0.estimate), added)
 
 
 REMEMBERED = 10_000

@@ -71,8 +71,7 @@ class Splitting(GaussianRule, ABC):
 
     def coefficients(self, s: Level, t: Level, x0: Posterior) -> Coefficients:
         replaced, added = self.split(s.sigma, t.sigma, transition(s, t))
-        kept = (s.sigma**2 - replaced**2).clamp(min=0).sqrt() / t.sigma
-        return kept, s.alpha - kept * t.alpha, added
+        return *s.keeping(t, replaced), added
 
 
 def transition(s: Level, t: Level) -> Tensor:
@@ -152,12 +151,12 @@ class LearnedVariance(GaussianRule):
             raise ValueError("the rule LearnedVariance was given an estimate without a learned share")
         large = transition(s, t)
         small = s.sigma * large / t.sigma
-        kept = (s.sigma**2 - small**2).clamp(min=0).sqrt() / t.sigma
+        kept, estimate = s.keeping(t, small)
         share = x0.share.double()
         # log beta~ of the last step is -inf; its noise is left out, and must not reach a gradient as NaN.
         high, low = (expand(level.clamp(min=1e-12).log(), share) for level in (large, small))
         std = (share * high + (1 - share) * low).exp()
-        return kept, s.alpha - kept * t.alpha, std * (expand(s.sigma, std) > 0)
+        return kept, estimate, std * (expand(s.sigma, std) > 0)
 
 
 @dataclass(frozen=True)
