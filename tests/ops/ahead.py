@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ class Compiled:
     instructions: int
     loads: list[int]
     stores: list[int]
+    mnemonics: dict[str, int]
+    """How often each instruction stands there, by its name with what qualifies it ("FMNMX.NAN")."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def _compiled(variant: Variant) -> Compiled:
     lines = [line for line in listing.splitlines() if re.match(r"\s+/\*[0-9a-f]{4,5}\*/", line)]
     # What follows the program's end fills the last line of the cache.
     lines = [line for line in lines if not re.search(r"\bNOP\b", line)]
+    names = [re.search(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line) for line in lines]
     bytes_of = {"64": 8, "128": 16, "U8": 1, "S8": 1, "U16": 2, "S16": 2, None: 4}
     accesses = [found.groups() for line in lines if (found := WIDTH.search(line))]
     return Compiled(
@@ -99,6 +103,7 @@ def _compiled(variant: Variant) -> Compiled:
         instructions=len(lines),
         loads=[bytes_of[width] for kind, width in accesses if kind == "LDG"],
         stores=[bytes_of[width] for kind, width in accesses if kind == "STG"],
+        mnemonics=dict(Counter(name.group(1) for name in names if name)),
     )
 
 

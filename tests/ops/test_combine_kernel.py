@@ -204,6 +204,9 @@ def test_more_tensors_than_a_kernel_takes_are_added_in_parts(count, bound):
     total = sum(by.item() * y for by, y in zip(weights, tensors, strict=True))
     found = fused(Update(weights, tensors))
     torch.testing.assert_close(found, total, rtol=0, atol=1e-5)
+    keys = Keys(torch.arange(2, device=DEVICE), 1)
+    noisy = fused(Update(weights, tensors), NUMBER(0.5), keys.counter(3, Stream.STEP))
+    torch.testing.assert_close(noisy, total + 0.5 * normals_of(keys, 33)[0].float(), rtol=0, atol=1e-5)
     inner = Combination(weights, tensors, None if bound is None else NUMBER(bound))
     found = fused(Update((NUMBER(2.0), ONE), (inner, tensors[0]), inner))
     value = total if bound is None else total.clamp(-bound, bound)
@@ -252,6 +255,10 @@ def test_on_a_gpu_a_step_is_few_instructions_and_wide_accesses():
         elements = 4 * made.constants["TURNS"]
         assert kernel.stack == 0, name
         assert kernel.registers <= 64, name
+        # Of which the interpreter knows nothing: there every minimum of NaN is NaN.
+        bounds = sum(many for name, many in kernel.mnemonics.items() if name.startswith("FMNMX"))
+        assert kernel.mnemonics.get("FMNMX.NAN", 0) == bounds
+        assert bounds == 2 * elements * made.constants["BOUNDED"], name
         assert kernel.instructions <= ceiling * elements, (name, kernel.instructions / elements)
         if "any size" in name:
             continue
