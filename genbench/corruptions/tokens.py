@@ -47,9 +47,8 @@ def drawn_alike(law: Tensor, uniform: Tensor) -> Tensor:
     """
     ends = law.double().cumsum(dim=-1)
     places = ends[..., -1:] * uniform.double().movedim(0, -1)
-    grey = torch.searchsorted(ends, places.contiguous(), right=True).movedim(-1, 0)
-    # Rounding must not push a draw past the last level that has any probability.
-    return torch.minimum(grey, (ends < ends[..., -1:]).sum(dim=-1))
+    # A float32 number below 1, times the last end in float64, is below it: no draw is past the last level.
+    return torch.searchsorted(ends, places.contiguous(), right=True).movedim(-1, 0)
 
 
 def expectation(logits: Tensor) -> Tensor:

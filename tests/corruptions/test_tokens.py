@@ -72,6 +72,8 @@ def test_one_law_for_all_images_draws_as_a_law_for_each(places):
     found = drawn_alike(law, uniform)
     assert torch.equal(found, categorical(law.expand(*uniform.shape, 7), uniform))
     assert found.unique().tolist() == [1, 2, 3, 5]
+    halves = torch.tensor([0.5, 0.0, 0.5])
+    assert drawn_alike(halves, torch.tensor([0.25, 0.5, 0.75])).tolist() == [0, 2, 2]
 
 
 def test_surprise_is_the_cross_entropy_and_so_is_its_gradient():

@@ -311,27 +311,28 @@ def peak(function) -> float:
     """The most memory that `function` held at a time beyond what there was, in units of logits."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
-    changes = sorted(
-        (event.time_range.start, event.cpu_memory_usage)
-        for event in profiler.events()
-        if event.name == "[memory]"
-    )
-    return max(itertools.accumulate(change for _, change in changes)) / UNIT
+    # Of the events shown as its results, those within an operation are left out.
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(itertools.accumulate(changes)) / UNIT
 
 
 @pytest.mark.parametrize(
     ("corruption", "head", "bound", "most"),
     [
-        (Uniform(MANY, CosineKeep(), 100), Logits(MANY, residual=True), 1.0, 8.0),
-        (DiscretisedGaussian(MANY, 3, 0.01, 0.1), Logits(MANY, residual=True), 1.0, 9.5),
-        (Uniform(MANY, CosineKeep(), 100), Logistic(MANY), 1.0, 9.5),
-        (Mask(Independent()), Logits(MANY), 1.0, 3.0),
-        (Edit(MANY), Logits(MANY), 0.0, 2.5),
+        (Uniform(MANY, CosineKeep(), 100), Logits(MANY, residual=True), 1.0, 8.6),
+        (DiscretisedGaussian(MANY, 3, 0.01, 0.1), Logits(MANY, residual=True), 1.0, 10.6),
+        (Uniform(MANY, CosineKeep(), 100), Logistic(MANY), 1.0, 10.1),
+        (Mask(Independent()), Logits(MANY), 1.0, 4.1),
+        (Edit(MANY), Logits(MANY), 0.0, 3.1),
     ],
     ids=lambda each: type(each).__name__,
 )
 def test_training_holds_few_tensors_as_large_as_the_logits(corruption, head, bound, most):
-    """Of a network's output, which is one itself: 256 levels of CIFAR-10 have .4 GB in a batch of 128."""
+    """256 levels of CIFAR-10 have .4 GB in a batch of 128. Bounds are what was measured and .1 more.
+
+    Of `Logits` one is the network's output, and of Gaussian chains two are matrices, as large as this image.
+    """
     torch.manual_seed(0)
     x0, t = values(torch.randint(0, MANY, (1, 1, SIDE, SIDE)), MANY), torch.ones(1).double() * 2 / 3
     x_t = corruption.apply(x0, corruption.draw(x0.shape, Keys(torch.arange(1), 0)), t)
