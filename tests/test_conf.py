@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from genbench.configuration import conf_dir
-from genbench.contracts import Step, UserError
+from genbench.contracts import Step
 from genbench.harness.assembly import Assembly, parameter_count, settle_precision
 from genbench.harness.distributed import Ranks
 from genbench.help import choices
 from genbench.ops.random import Keys
-from genbench.samplers.guidance import threshold
-from genbench.validation import check
 
 CPU = torch.device("cpu")
 
@@ -61,18 +59,6 @@ def test_digits_are_sampled_by_ddim_in_fifty_steps_unless_told_otherwise(compose
     assert (sampler["name"], sampler["steps"], sampler["rule"]["eta"]) == ("ddim", 50, 0.0)
     chosen = compose("sampler=ancestral")["sampler"]
     assert (chosen["name"], chosen["steps"]) == ("ancestral", 1000)
-
-
-def test_clipping_is_a_word_or_an_object(compose):
-    """true, false, dynamic, or a Threshold named in full; anything else is refused before any work."""
-    own = "{_target_: genbench.samplers.guidance.Dynamic, share: 0.9}"
-    for clip, share in (("true", None), ("false", None), ("dynamic", 0.995), (own, 0.9)):
-        config = compose("sampler=ancestral", f"sampler.clip={clip}")
-        check(config)
-        taken = threshold(assembly(config).sampler().take.clip)
-        assert getattr(taken, "share", None) == share
-    with pytest.raises(UserError, match="type true, false or dynamic"):
-        check(compose("sampler=ancestral", "sampler.clip=static"))
 
 
 @pytest.mark.parametrize(
