@@ -181,12 +181,11 @@ def _fusable(update: Update, noise: Tensor = ONE) -> bool:
     """Is there a kernel for this update? Not with gradients, nor with coefficients for every pixel."""
     inner = update.inner
     tensors = [*update.tensors, *(inner.tensors if inner else ())]
+    if not all(_has_kernel(each) for each in tensors):
+        return False
     coefficients = [*update.weights, noise, *((*inner.coefficients, update.share) if inner else ())]
-    return (
-        all(_has_kernel(each) for each in tensors)
-        and all(each.ndim <= 1 for each in coefficients)
-        and not (torch.is_grad_enabled() and any(each.requires_grad for each in tensors))
-    )
+    differentiated = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+    return all(each.ndim <= 1 for each in coefficients) and not differentiated
 
 
 def _has_kernel(tensor: Tensor) -> bool:

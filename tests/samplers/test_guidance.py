@@ -10,12 +10,15 @@ from genbench.corruptions.continuous import EDM, VP
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.tokens import expectation
 from genbench.generators.oracles import GaussianOracle
+from genbench.harness.assembly import Assembly
+from genbench.harness.distributed import Ranks
 from genbench.ops.random import Keys
 from genbench.samplers.counting import Counted
 from genbench.samplers.grids import LogSNR, Rho
 from genbench.samplers.guidance import Dynamic, Estimate, Free, Static, threshold
 from genbench.samplers.multistep import DPMSolver2, DPMSolverPP2M, UniPC
 from genbench.samplers.ode import Heun, RungeKutta45
+from genbench.validation import check
 
 MEANS = torch.tensor([-0.6, 0.8, 0.1])  # of class 0, class 1 and, last, no class
 STD = 0.3
@@ -129,3 +132,15 @@ def test_an_estimate_is_kept_within_its_threshold():
     assert estimate(False) == [-4.0, pytest.approx(0.4), 2.0, 4.0]
     assert estimate(True) == [-1.0, pytest.approx(0.4), 1.0, 1.0]
     assert estimate(Dynamic(1.0)) == [-1.0, pytest.approx(0.1), 0.5, 1.0]
+
+
+def test_clipping_is_configured_by_a_word_or_an_object(compose):
+    """true, false, dynamic, or a Threshold named in full; anything else is refused before any work."""
+    own = "{_target_: genbench.samplers.guidance.Dynamic, share: 0.9}"
+    for clip, share in (("true", None), ("false", None), ("dynamic", 0.995), (own, 0.9)):
+        config = compose("sampler=ancestral", f"sampler.clip={clip}")
+        check(config)
+        sampler = Assembly(config, torch.device("cpu"), Ranks()).sampler()
+        assert getattr(threshold(sampler.take.clip), "share", None) == share
+    with pytest.raises(UserError, match="type true, false or dynamic"):
+        check(compose("sampler=ancestral", "sampler.clip=static"))
