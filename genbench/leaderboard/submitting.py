@@ -125,11 +125,12 @@ def _finished(run: Path) -> Result:
 
 def _published(result: Result) -> Result:
     """`result` without what only says where and how the run was carried out."""
-    command = [override for override in result.command if _determines(override)]
+    command = [override for override in result.command if determines(override)]
     return result.model_copy(update={"config": determining(result.config), "command": command})
 
 
-def _determines(override: str) -> bool:
+def determines(override: str) -> bool:
+    """Whether an override says what a run's result will be, and not where and how it is carried out."""
     key, equals, _ = override.lstrip("+~").partition("=")
     key = key.partition("@")[0]
     parts = key.split(".")
