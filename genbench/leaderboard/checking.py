@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genbench.configuration import SHOWN, config_hash, group_hash
+from genbench.configuration import SHOWN, hashes
 from genbench.errors import UserError
 from genbench.leaderboard.page import PAGE, SCHEMA, pages
 from genbench.leaderboard.record import Result, schema
@@ -126,9 +126,10 @@ def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
 
 
 def _result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Problem]:
+    whole, group = hashes(result.config)
     for what, found, derived in (
-        ("config_hash", result.config_hash, config_hash(result.config)),
-        ("group_hash", result.group_hash, group_hash(result.config)),
+        ("config_hash", result.config_hash, whole),
+        ("group_hash", result.group_hash, group),
     ):
         if found != derived:
             yield Problem(path, f"{what} is {found[:SHOWN]}, its configuration's is {derived[:SHOWN]}")

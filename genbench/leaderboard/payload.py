@@ -191,15 +191,19 @@ class Nodes:
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self._positions: dict[str, int] = {}
+        self._positions: dict[Any, int] = {}
 
     def add(self, value: Any) -> int:
         """The position of `value`, added with all its parts where it is new."""
+        key: Any
         if isinstance(value, dict):
-            value = {key: self.add(value[key]) for key in sorted(value)}
+            value = {name: self.add(value[name]) for name in sorted(value)}
+            key = tuple(value.items())
         elif isinstance(value, list):
             value = [self.add(inner) for inner in value]
-        key = json.dumps(value)  # tells 1, 1.0, true and "1" apart, as == and hash do not
+            key = ("list", *value)
+        else:
+            key = (type(value), repr(value))  # tells 1, 1.0 and true apart, as == does not
         if key not in self._positions:
             self._positions[key] = len(self.values)
             self.values.append(value)

@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
 from genbench.configuration import CARRIED_OUT, SHOWN, config_hash, determining, group_hash
 from genbench.errors import UserError
+from genbench.leaderboard import plain_yaml
 from genbench.leaderboard.record import Result, parse, to_bytes
 from genbench.leaderboard.rules import Rules, closed_objections, require_agreement, shipped_rules
 from genbench.leaderboard.submission import (
@@ -98,7 +97,7 @@ def submit(
 def config_text(result: Result) -> str:
     """config.yaml of a submission: what determines the result, without the training seed."""
     config = {key: value for key, value in determining(result.config).items() if key != "seed"}
-    return yaml.safe_dump(config, sort_keys=True, default_flow_style=False, allow_unicode=False, width=100)
+    return plain_yaml.dump(config)
 
 
 def sums(contents: dict[str, bytes]) -> str:
