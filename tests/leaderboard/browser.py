@@ -132,8 +132,9 @@ class Page:
 
     def __init__(self, browser: Browser, address: str, width: int, height: int, dark: bool) -> None:
         self.browser = browser
-        target = browser.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = browser.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.target = browser.send("Target.createTarget", url="about:blank")["targetId"]
+        attached = browser.send("Target.attachToTarget", targetId=self.target, flatten=True)
+        self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
         self.size(width, height)
@@ -142,6 +143,10 @@ class Page:
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.send(method, self.session, **parameters)
+
+    def close(self) -> None:
+        """Closes the tab."""
+        self.browser.send("Target.closeTarget", targetId=self.target)
 
     def load(self, address: str) -> None:
         """Goes to an address and waits until it is loaded and drawn."""
@@ -175,6 +180,7 @@ class Page:
 
     def settle(self) -> None:
         """Waits for what the page does next: two frames and the pause after a key."""
+        self.send("Page.bringToFront")  # a tab behind another is never drawn
         frames = "requestAnimationFrame(() => requestAnimationFrame(done))"
         self.run(f"new Promise(done => setTimeout(() => {frames}, 300))")
 

@@ -56,7 +56,7 @@ function submittedParts(track, row) {
     element("h3", {}, "How to reproduce"),
     ...reproduction(row),
     element("details", { class: "config", open: true }, element("summary", {}, "Configuration"),
-      element("pre", { tabindex: 0 }, yaml(unfold(row.config), ""))),
+      element("pre", { tabindex: 0, role: "region", "aria-label": "Configuration" }, yaml(unfold(row.config), ""))),
     element("p", { class: "files" }, "Files: ", ["submission.json", "config.yaml", "samples.png", "SHA256SUMS", ...row.results]
       .flatMap((name, index) => [index ? " · " : "", file(name)])),
   ];
@@ -70,8 +70,8 @@ function reproduction(row) {
   const code = element("code", {}, row.command);
   const button = element("button", { type: "button", class: "copy", on: { click: () => copy(row.command, code, button) } }, "Copy");
   return [
-    element("div", { class: "command" }, element("pre", { tabindex: 0 }, code), button),
-    element("p", {}, `As it was recorded, all seeds at once. The submitter’s word: compare the group hash a run prints, ${row.hash}.`),
+    element("div", { class: "command" }, element("pre", { tabindex: 0, role: "region", "aria-label": "Command" }, code), button),
+    element("p", {}, `As it was recorded, all seeds at once. It is the submitter’s word: a run of the same recipe has a group_hash in its result.json that begins with ${row.hash}.`),
   ];
 }
 
@@ -97,12 +97,12 @@ function facts(pairs) {
 
 function metricsTable(track, row) {
   const known = track.metrics.map(([name, better], index) => [name, better, row.metrics[index]]).filter(([, , metric]) => metric);
-  return element("table", { class: "metrics" },
+  return element("table", { class: "metrics" }, element("caption", { class: "unseen" }, `Metrics of ${row.model}`),
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Metric"),
       element("th", { scope: "col", class: "number" }, row.published ? "As printed" : "Mean ± over training seeds"),
       row.published ? null : element("th", { scope: "col", class: "number" }, "Over evaluation seeds"))),
     element("tbody", {}, known.map(([name, better, metric]) => element("tr", {},
-      element("th", { scope: "row" }, `${name} `, element("span", { title: BETTER[better] }, ARROW[better])),
+      element("th", { scope: "row" }, `${name}\u00a0`, element("span", { title: BETTER[better] }, ARROW[better])),
       element("td", { class: "number" }, metric[2]),
       row.published ? null : element("td", { class: "number" }, metric[3] ?? "one seed")))));
 }

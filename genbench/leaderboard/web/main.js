@@ -38,7 +38,7 @@ function showPlots(track) {
   };
   const quality = choice("metric", "Metric", names[metric], names.map((name) => [name, name]), (value) => redraw("metric", value === track.main ? "" : value));
   const cost = choice("cost", "Cost", state.cost, ["images", "training", "parameters"].map((key) => [key, COSTS[key][0]]), (value) => redraw("cost", value));
-  const known = track.rows.length ? ["nfe", state.cost in COSTS ? state.cost : USUAL.cost] : ["nfe"];
+  const known = track.rows.length ? ["nfe", Object.hasOwn(COSTS, state.cost) ? state.cost : USUAL.cost] : ["nfe"];
   byId("plots").replaceChildren(...known.map((key, index) => showPlot(track, currentRows, metric, key, index ? cost : quality, openRow)));
 }
 

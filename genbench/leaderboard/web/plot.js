@@ -94,8 +94,9 @@ function canvas({ points, front, name, metric, cost, label, title, said, open, w
   const x = axisOf(points.map((point) => point.x), left, width - right);
   const y = axisOf(points.map((point) => point.y), height - bottom, top);
   for (const point of points) { point.px = x.at(point.x); point.py = y.at(point.y); }
-  const dots = (kind) => points.filter((point) => point.row.division === kind)
-    .map((point) => `M${point.px.toFixed(1)} ${point.py.toFixed(1)}h0`).join("");
+  const joined = (some) => some.map((one) => `M${one.px.toFixed(1)} ${one.py.toFixed(1)}h0`).join("");
+  const dots = (kind) => joined(points.filter((one) => one.row.division === kind));
+  const many = points.length > 600 ? " many" : ""; // smaller dots, and the front's stay as they are
   const ordered = [...points].sort((one, other) => one.x - other.x || one.y - other.y);
   const cursor = drawn("g", { class: "cursor", tabindex: 0, role: "button" }, drawn("circle", { r: 9 }));
   let current = Math.max(0, ordered.indexOf(front[front.length - 1]));
@@ -112,7 +113,7 @@ function canvas({ points, front, name, metric, cost, label, title, said, open, w
   const moves = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10, Home: -Infinity, End: Infinity };
   cursor.addEventListener("focus", () => point(current, true));
   cursor.addEventListener("keydown", (event) => {
-    if (event.key in moves) point(current + moves[event.key], true);
+    if (Object.hasOwn(moves, event.key)) point(current + moves[event.key], true);
     else if (event.key === "Enter" || event.key === " ") open(ordered[current].row);
     else return;
     event.preventDefault();
@@ -135,10 +136,11 @@ function canvas({ points, front, name, metric, cost, label, title, said, open, w
   axes(x, y, { width, height, left, right, top, bottom, label }),
   drawn("path", { class: "dots published", d: points.filter((one) => one.row.published)
     .map((one) => `M${(one.px - 3).toFixed(1)} ${(one.py - 3).toFixed(1)}l6 6m0-6l-6 6`).join("") }),
-  drawn("path", { class: "dots open", d: dots("open") }), drawn("path", { class: "dots hollow", d: dots("open") }),
-  drawn("path", { class: "dots closed", d: dots("closed") }),
+  drawn("path", { class: `dots open${many}`, d: dots("open") }), drawn("path", { class: `dots hollow${many}`, d: dots("open") }),
+  drawn("path", { class: `dots closed${many}`, d: dots("closed") }),
   front.length > 1 ? drawn("path", { class: "front", d: front.map((one, index) => (
     index ? `H${one.px.toFixed(1)}V${one.py.toFixed(1)}` : `M${one.px.toFixed(1)} ${one.py.toFixed(1)}`)).join("") }) : null,
+  many ? drawn("path", { class: "dots closed", d: joined(front) }) : null,
   names(front, width), cursor);
   return svg;
 }
@@ -164,7 +166,7 @@ function names(front, width) {
   const taken = [];
   return drawn("g", { class: "names", "aria-hidden": "true" }, front.map(({ row, px, py }) => {
     const text = row.model.length > 18 ? `${row.model.slice(0, 17)}…` : row.model;
-    const long = text.length * 7 + 10;
+    const long = text.length * 8 + 12;
     const start = px + long > width ? px - long : px + 9;
     const box = [start, py - 16, start + long, py + 2];
     if (taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) return null;
@@ -183,6 +185,7 @@ function legend(points) {
 function frontTable(front, name, metric, cost, label) {
   if (!front.length) return null;
   return element("details", {}, element("summary", {}, "The front as a table"), element("div", { class: "scroll" }, element("table", {},
+    element("caption", { class: "unseen" }, `${name} against ${label}: the front`),
     element("thead", {}, element("tr", {}, ["Model", "Sampler", label, name].map((text, index) => (
       element("th", { scope: "col", class: index > 1 ? "number" : null }, text))))),
     element("tbody", {}, front.map(({ row }) => element("tr", {}, element("th", { scope: "row" }, row.model), element("td", {}, samplerText(row)),
