@@ -20,7 +20,17 @@ from genbench.leaderboard.standings import Table
 
 WEB = Path(__file__).parent / "web"
 
-SCRIPTS = ("elements.js", "state.js", "columns.js", "table.js", "plot.js", "detail.js", "main.js")
+SCRIPTS = (
+    "elements.js",
+    "state.js",
+    "columns.js",
+    "filters.js",
+    "table.js",
+    "scales.js",
+    "plot.js",
+    "detail.js",
+    "main.js",
+)
 """The parts of the page's script, in the order in which they are joined."""
 
 LINES = frozenset({"tracks", "rows", "published", "nodes"})

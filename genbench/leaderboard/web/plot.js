@@ -8,72 +8,31 @@ const COSTS = {
   parameters: ["Parameters", "parameters"],
 };
 
-// Rows that nothing beats in both: in order of cost, each better than all cheaper ones. Of equals the first stays.
-function paretoFront(points, better) {
-  const sign = better === "higher" ? -1 : 1;
-  const ordered = [...points].sort((one, other) => one.x - other.x || sign * (one.y - other.y));
-  let best = Infinity;
-  return ordered.filter((point) => {
-    if (sign * point.y >= best) return false;
-    best = sign * point.y;
-    return true;
-  });
-}
-
-// An axis from `low` to `high` on pixels `from`..`to`: logarithmic where it spans much, with ticks at round numbers.
-function axisOf(values, from, to) {
-  let low = Infinity;
-  let high = -Infinity;
-  for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
-  const logarithmic = low > 0 && high / low > 12;
-  const place = logarithmic ? Math.log10 : (value) => value;
-  const margin = (place(high) - place(low)) * 0.06 || (logarithmic ? 0.3 : Math.abs(low) * 0.1 || 1);
-  const [start, end] = [place(low) - margin, place(high) + margin];
-  const at = (value) => from + (to - from) * (place(value) - start) / (end - start);
-  return { at, logarithmic, ticks: logarithmic ? decades(start, end) : steps(start, end) };
-}
-
-function decades(start, end) {
-  const factors = end - start > 3 ? [1] : end - start > 1.2 ? [1, 3] : [1, 2, 5];
-  const found = [];
-  for (let power = Math.floor(start); power <= end; power += end - start > 7 ? 2 : 1) {
-    for (const factor of factors) {
-      const value = factor * 10 ** power;
-      if (Math.log10(value) >= start && Math.log10(value) <= end) found.push(value);
-    }
-  }
-  return found;
-}
-
-function steps(start, end) {
-  const rough = (end - start) / 4;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
-  const found = [];
-  for (let count = Math.ceil(start / step); count * step <= end; count += 1) found.push(count * step);
-  return found;
-}
-
-function tickText(value) {
-  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(0);
-  const units = [[1e9, " G"], [1e6, " M"], [1e4, " k"]];
-  for (const [size, unit] of units) if (Math.abs(value) >= size) return `${+(value / (size === 1e4 ? 1e3 : size)).toPrecision(3)}${unit}`;
-  return String(+value.toPrecision(3));
-}
-
 function showPlot(track, rows, metric, cost, controls, open) {
   const [name, better] = track.metrics[metric];
   const [label, long] = COSTS[cost];
-  const points = rows.filter((row) => row.metrics[metric] && row[cost])
+  const points = rows
+    .filter((row) => row.metrics[metric] && row[cost])
     .map((row) => ({ row, x: row[cost][0], y: row.metrics[metric][0] }));
   const title = `${name} against ${long}`;
-  const figureElement = element("figure", { class: "plot" }, element("figcaption", {}, element("span", {},
-    `${name} ${ARROW[better]} `, element("small", {}, `against ${long}`)), controls));
+  const figureElement = element(
+    "figure",
+    { class: "plot" },
+    element(
+      "figcaption",
+      {},
+      element("span", {}, `${name} ${ARROW[better]} `, element("small", {}, `against ${long}`)),
+      controls,
+    ),
+  );
   if (!points.length) {
     figureElement.append(element("p", { class: "empty" }, `No row here states both ${name} and ${label}.`));
     return figureElement;
   }
-  const front = paretoFront(points.filter((point) => point.row.division === "closed"), better);
+  const front = paretoFront(
+    points.filter((point) => point.row.division === "closed"),
+    better,
+  );
   const said = element("output", { class: "said" }, "Point at a dot, or press the arrow keys in the plot.");
   const holder = element("div", { class: "canvas" });
   figureElement.append(holder, said, legend(points), frontTable(front, name, metric, cost, label));
@@ -91,9 +50,20 @@ function showPlot(track, rows, metric, cost, controls, open) {
 function canvas({ points, front, name, metric, cost, label, title, said, open, width }) {
   const height = Math.round(Math.min(320, Math.max(220, width * 0.6)));
   const [left, right, top, bottom] = [52, 12, 10, 40];
-  const x = axisOf(points.map((point) => point.x), left, width - right);
-  const y = axisOf(points.map((point) => point.y), height - bottom, top);
-  for (const point of points) { point.px = x.at(point.x); point.py = y.at(point.y); }
+  const x = axisOf(
+    points.map((point) => point.x),
+    left,
+    width - right,
+  );
+  const y = axisOf(
+    points.map((point) => point.y),
+    height - bottom,
+    top,
+  );
+  for (const point of points) {
+    point.px = x.at(point.x);
+    point.py = y.at(point.y);
+  }
   const joined = (some) => some.map((one) => `M${one.px.toFixed(1)} ${one.py.toFixed(1)}h0`).join("");
   const dots = (kind) => joined(points.filter((one) => one.row.division === kind));
   const many = points.length > 600 ? " many" : ""; // smaller dots, and the front's stay as they are
@@ -104,13 +74,29 @@ function canvas({ points, front, name, metric, cost, label, title, said, open, w
     current = Math.min(ordered.length - 1, Math.max(0, index));
     const { row, px, py } = ordered[current];
     cursor.setAttribute("transform", `translate(${px.toFixed(1)} ${py.toFixed(1)})`);
-    const text = `${row.model}, ${row.published ? row.source : samplerText(row)}: ${name} ${row.metrics[metric][2]}, ${label} ${row[cost][1]}`
-      + (row.published ? " (published)" : row.division === "open" ? " (open)" : "");
-    cursor.setAttribute("aria-label", `${text}. Dot ${current + 1} of ${ordered.length}. Arrow keys move, Enter opens.`);
-    if (aloud) { said.textContent = text; cursor.classList.add("shown"); }
+    const text =
+      `${row.model}, ${row.published ? row.source : samplerText(row)}: ${name} ${row.metrics[metric][2]}, ${label} ${row[cost][1]}` +
+      (row.published ? " (published)" : row.division === "open" ? " (open)" : "");
+    cursor.setAttribute(
+      "aria-label",
+      `${text}. Dot ${current + 1} of ${ordered.length}. Arrow keys move, Enter opens.`,
+    );
+    if (aloud) {
+      said.textContent = text;
+      cursor.classList.add("shown");
+    }
   };
   point(current, false);
-  const moves = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10, Home: -Infinity, End: Infinity };
+  const moves = {
+    ArrowRight: 1,
+    ArrowUp: 1,
+    ArrowLeft: -1,
+    ArrowDown: -1,
+    PageUp: 10,
+    PageDown: -10,
+    Home: -Infinity,
+    End: Infinity,
+  };
   cursor.addEventListener("focus", () => point(current, true));
   cursor.addEventListener("keydown", (event) => {
     if (Object.hasOwn(moves, event.key)) point(current + moves[event.key], true);
@@ -129,65 +115,154 @@ function canvas({ points, front, name, metric, cost, label, title, said, open, w
     });
     return found;
   };
-  const svg = drawn("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title, on: {
-    pointermove: (event) => { const found = nearest(event); if (found >= 0) point(found, true); },
-    click: (event) => { const found = nearest(event); if (found >= 0) open(ordered[found].row); },
-  } },
-  axes(x, y, { width, height, left, right, top, bottom, label }),
-  drawn("path", { class: "dots published", d: points.filter((one) => one.row.published)
-    .map((one) => `M${(one.px - 3).toFixed(1)} ${(one.py - 3).toFixed(1)}l6 6m0-6l-6 6`).join("") }),
-  drawn("path", { class: `dots open${many}`, d: dots("open") }), drawn("path", { class: `dots hollow${many}`, d: dots("open") }),
-  drawn("path", { class: `dots closed${many}`, d: dots("closed") }),
-  front.length > 1 ? drawn("path", { class: "front", d: front.map((one, index) => (
-    index ? `H${one.px.toFixed(1)}V${one.py.toFixed(1)}` : `M${one.px.toFixed(1)} ${one.py.toFixed(1)}`)).join("") }) : null,
-  many ? drawn("path", { class: "dots closed", d: joined(front) }) : null,
-  names(front, width), cursor);
+  const svg = drawn(
+    "svg",
+    {
+      width,
+      height,
+      viewBox: `0 0 ${width} ${height}`,
+      role: "group",
+      "aria-label": title,
+      on: {
+        pointermove: (event) => {
+          const found = nearest(event);
+          if (found >= 0) point(found, true);
+        },
+        click: (event) => {
+          const found = nearest(event);
+          if (found >= 0) open(ordered[found].row);
+        },
+      },
+    },
+    axes(x, y, { width, height, left, right, top, bottom, label }),
+    drawn("path", {
+      class: "dots published",
+      d: points
+        .filter((one) => one.row.published)
+        .map((one) => `M${(one.px - 3).toFixed(1)} ${(one.py - 3).toFixed(1)}l6 6m0-6l-6 6`)
+        .join(""),
+    }),
+    drawn("path", { class: `dots open${many}`, d: dots("open") }),
+    drawn("path", { class: `dots hollow${many}`, d: dots("open") }),
+    drawn("path", { class: `dots closed${many}`, d: dots("closed") }),
+    front.length > 1
+      ? drawn("path", {
+          class: "front",
+          d: front
+            .map((one, index) =>
+              index
+                ? `H${one.px.toFixed(1)}V${one.py.toFixed(1)}`
+                : `M${one.px.toFixed(1)} ${one.py.toFixed(1)}`,
+            )
+            .join(""),
+        })
+      : null,
+    many ? drawn("path", { class: "dots closed", d: joined(front) }) : null,
+    names(front, width),
+    cursor,
+  );
   return svg;
 }
 
 function axes(x, y, { width, height, left, right, top, bottom, label }) {
   const text = (attributes, content) => drawn("text", attributes, content);
   let last = -Infinity;
-  return drawn("g", { class: "axes", "aria-hidden": "true" },
-    y.ticks.map((value) => [drawn("path", { d: `M${left} ${y.at(value).toFixed(1)}H${width - right}` }),
-      text({ x: left - 8, y: y.at(value) + 4, "text-anchor": "end" }, tickText(value))]),
+  return drawn(
+    "g",
+    { class: "axes", "aria-hidden": "true" },
+    y.ticks.map((value) => [
+      drawn("path", { d: `M${left} ${y.at(value).toFixed(1)}H${width - right}` }),
+      text({ x: left - 8, y: y.at(value) + 4, "text-anchor": "end" }, tickText(value)),
+    ]),
     x.ticks.map((value) => {
       const at = x.at(value);
       if (at - last < 36) return null; // labels must not run into one another on a phone
       last = at;
-      return [drawn("path", { d: `M${at.toFixed(1)} ${top}V${height - bottom}` }),
-        text({ x: at, y: height - bottom + 18, "text-anchor": "middle" }, tickText(value))];
+      return [
+        drawn("path", { d: `M${at.toFixed(1)} ${top}V${height - bottom}` }),
+        text({ x: at, y: height - bottom + 18, "text-anchor": "middle" }, tickText(value)),
+      ];
     }),
-    text({ x: width - right, y: height - 4, "text-anchor": "end", class: "label" }, label));
+    text({ x: width - right, y: height - 4, "text-anchor": "end", class: "label" }, label),
+  );
 }
 
 // Names beside the front's dots, where there is room for them.
 function names(front, width) {
   const taken = [];
-  return drawn("g", { class: "names", "aria-hidden": "true" }, front.map(({ row, px, py }) => {
-    const text = row.model.length > 18 ? `${row.model.slice(0, 17)}…` : row.model;
-    const long = text.length * 8 + 12;
-    const start = px + long > width ? px - long : px + 9;
-    const box = [start, py - 16, start + long, py + 2];
-    if (taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) return null;
-    taken.push(box);
-    return drawn("text", { x: start.toFixed(1), y: (py - 5).toFixed(1) }, text);
-  }));
+  return drawn(
+    "g",
+    { class: "names", "aria-hidden": "true" },
+    front.map(({ row, px, py }) => {
+      const text = row.model.length > 18 ? `${row.model.slice(0, 17)}…` : row.model;
+      const long = text.length * 8 + 12;
+      const start = px + long > width ? px - long : px + 9;
+      const box = [start, py - 16, start + long, py + 2];
+      if (
+        taken.some(
+          (other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3],
+        )
+      )
+        return null;
+      taken.push(box);
+      return drawn("text", { x: start.toFixed(1), y: (py - 5).toFixed(1) }, text);
+    }),
+  );
 }
 
 function legend(points) {
   const kinds = new Set(points.map((point) => point.row.division));
-  const entries = [["closed", "closed, the line is the front that nothing beats in both"], ["open", "open"], ["published", "published, for reference"]];
-  return element("ul", { class: "legend" }, entries.filter(([kind]) => kinds.has(kind))
-    .map(([kind, text]) => element("li", { class: kind }, text)));
+  const entries = [
+    ["closed", "closed, the line is the front that nothing beats in both"],
+    ["open", "open"],
+    ["published", "published, for reference"],
+  ];
+  return element(
+    "ul",
+    { class: "legend" },
+    entries.filter(([kind]) => kinds.has(kind)).map(([kind, text]) => element("li", { class: kind }, text)),
+  );
 }
 
 function frontTable(front, name, metric, cost, label) {
   if (!front.length) return null;
-  return element("details", {}, element("summary", {}, "The front as a table"), element("div", { class: "scroll" }, element("table", {},
-    element("caption", { class: "unseen" }, `${name} against ${label}: the front`),
-    element("thead", {}, element("tr", {}, ["Model", "Sampler", label, name].map((text, index) => (
-      element("th", { scope: "col", class: index > 1 ? "number" : null }, text))))),
-    element("tbody", {}, front.map(({ row }) => element("tr", {}, element("th", { scope: "row" }, row.model), element("td", {}, samplerText(row)),
-      element("td", { class: "number" }, row[cost][1]), element("td", { class: "number" }, row.metrics[metric][2])))))));
+  return element(
+    "details",
+    {},
+    element("summary", {}, "The front as a table"),
+    element(
+      "div",
+      { class: "scroll" },
+      element(
+        "table",
+        {},
+        element("caption", { class: "unseen" }, `${name} against ${label}: the front`),
+        element(
+          "thead",
+          {},
+          element(
+            "tr",
+            {},
+            ["Model", "Sampler", label, name].map((text, index) =>
+              element("th", { scope: "col", class: index > 1 ? "number" : null }, text),
+            ),
+          ),
+        ),
+        element(
+          "tbody",
+          {},
+          front.map(({ row }) =>
+            element(
+              "tr",
+              {},
+              element("th", { scope: "row" }, row.model),
+              element("td", {}, samplerText(row)),
+              element("td", { class: "number" }, row[cost][1]),
+              element("td", { class: "number" }, row.metrics[metric][2]),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
 }

@@ -5,17 +5,34 @@ const data = JSON.parse(byId("data").textContent);
 for (const track of data.tracks) {
   track.rows = track.rows.map((values, order) => {
     const row = { order, published: false };
-    data.fields.forEach((field, index) => { row[field] = values[index]; });
+    data.fields.forEach((field, index) => {
+      row[field] = values[index];
+    });
     row.key = row.place.replace(/^submissions\//, "").replace(/\/$/, "");
     return row;
   });
-  track.published = track.published.map((row, order) => (
-    { ...row, order, published: true, division: "published", model: row.method, key: `published/${order + 1}` }));
+  track.published = track.published.map((row, order) => ({
+    ...row,
+    order,
+    published: true,
+    division: "published",
+    model: row.method,
+    key: `published/${order + 1}`,
+  }));
 }
 
 const USUAL = {
   track: data.tracks.length ? data.tracks[0].id : "",
-  q: "", family: "", budget: "", division: "", sort: "rank", down: "", columns: "", metric: "", cost: "images", row: "",
+  q: "",
+  family: "",
+  budget: "",
+  division: "",
+  sort: "rank",
+  down: "",
+  columns: "",
+  metric: "",
+  cost: "images",
+  row: "",
 };
 const state = { ...USUAL };
 
@@ -43,20 +60,35 @@ function trackName(track) {
 // A row's words, in which the search looks; made when first needed.
 function words(row) {
   row.words ??= [
-    row.model, row.family, row.sampler, row.submitter, row.note, row.outside, row.date, row.source, row.protocol,
-    row.division, row.key, ...(row.devices ?? []),
-  ].filter(Boolean).join(" ").toLowerCase();
+    row.model,
+    row.family,
+    row.sampler,
+    row.submitter,
+    row.note,
+    row.outside,
+    row.date,
+    row.source,
+    row.protocol,
+    row.division,
+    row.key,
+    ...(row.devices ?? []),
+  ]
+    .filter(Boolean)
+    .join(" ")
+    .toLowerCase();
   return row.words;
 }
 
 // The rows that the filters leave. Published rows have no family and no budget: a choice of these hides them.
 function filtered(track) {
   const wanted = state.q.toLowerCase().split(/\s+/).filter(Boolean);
-  return [...track.rows, ...track.published].filter((row) => (
-    (!state.division || row.division === state.division)
-    && (!state.family || row.family === state.family)
-    && (!state.budget || row.budget === state.budget)
-    && wanted.every((word) => words(row).includes(word))));
+  return [...track.rows, ...track.published].filter(
+    (row) =>
+      (!state.division || row.division === state.division) &&
+      (!state.family || row.family === state.family) &&
+      (!state.budget || row.budget === state.budget) &&
+      wanted.every((word) => words(row).includes(word)),
+  );
 }
 
 // A configuration from the shared nodes, as plain values.

@@ -1,4 +1,4 @@
-// The table with its filters. Closed rows, open rows and published results are three bodies, each sorted within
+// The table. Closed rows, open rows and published results are three bodies, each sorted within
 // itself: whatever the order, nothing published or open comes between ranked rows.
 
 const BODIES = [
@@ -9,65 +9,90 @@ const BODIES = [
 const FIRST = 100;
 const limits = {};
 
-function showFilters(track, changed) {
-  const distinct = (key) => [...new Set(track.rows.map((row) => row[key]))].sort();
-  const set = (key) => (value) => { state[key] = value; changed(); };
-  const columns = track.rows.length ? columnsOf(track) : [{ key: "rank", label: "as listed" }, ...shownColumns(track)];
-  const search = element("input", { type: "search", value: state.q, placeholder: "model, sampler, submitter…", autocomplete: "off",
-    spellcheck: "false", maxlength: 200, on: { input: () => { state.q = search.value; changed(); } } });
-  return element("form", { class: "filters", role: "search", "aria-label": "Filter rows", on: { submit: (event) => event.preventDefault() } },
-    element("label", { class: "search" }, element("span", {}, "Search"), search),
-    choice("division", "Division", state.division, [["", "all"], ...BODIES.map(([key]) => [key, key])], set("division")),
-    track.rows.length ? [
-      choice("family", "Family", state.family, [["", "all"], ...distinct("family").map((name) => [name, name])], set("family")),
-      choice("budget", "Budget", state.budget, [["", "all"], ["S", "S, to 1 M images"], ["M", "M, to 20 M"], ["L", "L, above"]], set("budget")),
-    ] : null,
-    choice("sort", "Sort by", state.sort, columns.map((column) => [column.key, column.label]), (key) => { state.sort = key; state.down = ""; changed(); }),
-    track.rows.length ? columnChoice(track, changed) : null,
-    element("button", { type: "button", class: "quiet", on: { click: () => {
-      for (const key of ["q", "family", "budget", "division", "sort", "down", "columns"]) state[key] = USUAL[key];
-      changed(true);
-    } } }, "Reset"));
-}
-
-function columnChoice(track, changed) {
-  const shown = new Set(shownColumns(track).map((column) => column.key));
-  const boxes = columnsOf(track).filter((column) => !["rank", "model"].includes(column.key)).map((column) => {
-    const box = element("input", { type: "checkbox", checked: shown.has(column.key), on: { change: () => {
-      if (box.checked) shown.add(column.key); else shown.delete(column.key);
-      state.columns = [...shown].filter((key) => key !== "rank" && key !== "model").join(",") || "none";
-      changed();
-    } } });
-    return element("label", {}, box, ` ${column.label}`);
-  });
-  return element("details", { class: "columns" }, element("summary", {}, "Columns"), element("fieldset", {},
-    element("legend", { class: "unseen" }, "Columns shown"), boxes));
-}
-
 function showTable(track, rows, redraw) {
   const columns = shownColumns(track);
   const all = columnsOf(track);
   const sort = all.find((column) => column.key === state.sort) ?? all[0];
   const scale = spreadScale(track);
-  const head = element("tr", {}, columns.map((column) => heading(column, sort, track, redraw)));
+  const head = element(
+    "tr",
+    {},
+    columns.map((column) => heading(column, sort, track, redraw)),
+  );
   const bodies = BODIES.map(([division, title, what]) => {
-    const members = sorted(rows.filter((row) => row.division === division), sort, state.down === "1");
+    const members = sorted(
+      rows.filter((row) => row.division === division),
+      sort,
+      state.down === "1",
+    );
     if (!members.length) return null;
     const limit = limits[division] ?? FIRST;
     const more = members.length - limit;
-    return element("tbody", { class: division },
-      element("tr", { class: "body-title" }, element("th", { colspan: columns.length, scope: "rowgroup" },
-        element("span", {}, title), ` ${members.length.toLocaleString("en")} · ${what}`)),
-      members.slice(0, limit).map((row) => element("tr", {}, columns.map((column) => cell(column, row, sort, track, scale)))),
-      more > 0 ? element("tr", {}, element("td", { colspan: columns.length }, element("button", { type: "button", class: "quiet",
-        on: { click: () => { limits[division] = limit + 500; redraw(); } } },
-      `Show ${Math.min(more, 500)} more of ${more.toLocaleString("en")}`))) : null);
+    return element(
+      "tbody",
+      { class: division },
+      element(
+        "tr",
+        { class: "body-title" },
+        element(
+          "th",
+          { colspan: columns.length, scope: "rowgroup" },
+          element("span", {}, title),
+          ` ${members.length.toLocaleString("en")} · ${what}`,
+        ),
+      ),
+      members.slice(0, limit).map((row) =>
+        element(
+          "tr",
+          {},
+          columns.map((column) => cell(column, row, sort, track, scale)),
+        ),
+      ),
+      more > 0
+        ? element(
+            "tr",
+            {},
+            element(
+              "td",
+              { colspan: columns.length },
+              element(
+                "button",
+                {
+                  type: "button",
+                  class: "quiet",
+                  on: {
+                    click: () => {
+                      limits[division] = limit + 500;
+                      redraw();
+                    },
+                  },
+                },
+                `Show ${Math.min(more, 500)} more of ${more.toLocaleString("en")}`,
+              ),
+            ),
+          )
+        : null,
+    );
   });
   const total = track.rows.length + track.published.length;
   tell(`${rows.length} of ${total} rows, sorted by ${sort.label}${state.down === "1" ? ", descending" : ""}`);
-  if (!rows.length) return element("p", { class: "empty" }, total ? "No row has all of this. Reset shows all again." : "There are no submissions yet.");
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Results, ${trackName(track)}` },
-    element("table", {}, element("caption", { class: "unseen" }, `Results, ${trackName(track)}`), element("thead", {}, head), bodies));
+  if (!rows.length)
+    return element(
+      "p",
+      { class: "empty" },
+      total ? "No row has all of this. Reset shows all again." : "There are no submissions yet.",
+    );
+  return element(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": `Results, ${trackName(track)}` },
+    element(
+      "table",
+      {},
+      element("caption", { class: "unseen" }, `Results, ${trackName(track)}`),
+      element("thead", {}, head),
+      bodies,
+    ),
+  );
 }
 
 // On a phone a table has room for four columns: rank, model, the main metric, and what it is sorted by.
@@ -77,28 +102,56 @@ function narrowToo(column, sort, track) {
 }
 
 function classes(column, sort, track) {
-  return [column.number ? "number" : "", narrowToo(column, sort, track) ? "" : "wide"].join(" ").trim() || null;
+  return (
+    [column.number ? "number" : "", narrowToo(column, sort, track) ? "" : "wide"].join(" ").trim() || null
+  );
 }
 
 function heading(column, sort, track, redraw) {
   const current = column.key === sort.key;
   const down = current && state.down === "1";
-  return element("th", { scope: "col", class: classes(column, sort, track), "aria-sort": current ? (down ? "descending" : "ascending") : null },
-    element("button", { type: "button", title: column.hint, "data-sort": column.key, on: { click: () => {
-      // The first click shows the best first, the second turns the order round.
-      const first = column.better === "higher" ? "1" : "";
-      state.down = current ? (down ? "" : "1") : first;
-      state.sort = column.key;
-      redraw(`[data-sort="${CSS.escape(column.key)}"]`);
-    } } }, column.label, column.arrow ? ` ${column.arrow}` : "",
-    element("span", { class: "order", "aria-hidden": "true" }, current ? (down ? "▾" : "▴") : "")));
+  return element(
+    "th",
+    {
+      scope: "col",
+      class: classes(column, sort, track),
+      "aria-sort": current ? (down ? "descending" : "ascending") : null,
+    },
+    element(
+      "button",
+      {
+        type: "button",
+        title: column.hint,
+        "data-sort": column.key,
+        on: {
+          click: () => {
+            // The first click shows the best first, the second turns the order round.
+            const first = column.better === "higher" ? "1" : "";
+            state.down = current ? (down ? "" : "1") : first;
+            state.sort = column.key;
+            redraw(`[data-sort="${CSS.escape(column.key)}"]`);
+          },
+        },
+      },
+      column.label,
+      column.arrow ? ` ${column.arrow}` : "",
+      element("span", { class: "order", "aria-hidden": "true" }, current ? (down ? "▾" : "▴") : ""),
+    ),
+  );
 }
 
 function cell(column, row, sort, track, scale) {
   const content = column.cell(row);
-  const whisker = column.key === track.main && scale && !row.published ? spreadLine(row.metrics[column.metric], scale) : null;
-  return element(column.key === "model" ? "th" : "td",
-    { class: classes(column, sort, track), scope: column.key === "model" ? "row" : null }, content, whisker);
+  const whisker =
+    column.key === track.main && scale && !row.published
+      ? spreadLine(row.metrics[column.metric], scale)
+      : null;
+  return element(
+    column.key === "model" ? "th" : "td",
+    { class: classes(column, sort, track), scope: column.key === "model" ? "row" : null },
+    content,
+    whisker,
+  );
 }
 
 // A mean and its spread over training seeds as a dot and a line, on one scale for the whole track.
@@ -114,14 +167,23 @@ function spreadScale(track) {
   }
   const logarithmic = low > 0 && high / low > 8;
   const place = logarithmic ? Math.log : (value) => value;
-  return (value) => 2 + 76 * Math.min(1, Math.max(0, (place(value) - place(low)) / (place(high) - place(low) || 1)));
+  return (value) =>
+    2 + 76 * Math.min(1, Math.max(0, (place(value) - place(low)) / (place(high) - place(low) || 1)));
 }
 
 function spreadLine(metric, scale) {
   if (!metric || metric.length < 4) return null;
   const [mean, spread] = metric;
-  return drawn("svg", { class: "whisker", viewBox: "0 0 80 8", width: 80, height: 8, "aria-hidden": "true" },
+  return drawn(
+    "svg",
+    { class: "whisker", viewBox: "0 0 80 8", width: 80, height: 8, "aria-hidden": "true" },
     drawn("path", { d: "M2 4H78", class: "rail" }),
-    spread ? drawn("path", { d: `M${scale(mean - spread).toFixed(1)} 4H${scale(mean + spread).toFixed(1)}`, class: "span" }) : null,
-    drawn("circle", { cx: scale(mean).toFixed(1), cy: 4, r: 2.5 }));
+    spread
+      ? drawn("path", {
+          d: `M${scale(mean - spread).toFixed(1)} 4H${scale(mean + spread).toFixed(1)}`,
+          class: "span",
+        })
+      : null,
+    drawn("circle", { cx: scale(mean).toFixed(1), cy: 4, r: 2.5 }),
+  );
 }
