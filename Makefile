@@ -18,7 +18,7 @@ demo: $(STAMP)
 	@echo
 	@echo "sample grid      runs/demo/samples/grid.png"
 	@echo "record           runs/demo/result.json"
-	@echo "leaderboard row  runs/demo-leaderboard/README.md"
+	@echo "leaderboard row  runs/demo-leaderboard/README.md, and index.html for a browser"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

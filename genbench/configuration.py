@@ -69,6 +69,8 @@ SHOWN = 12
 
 _ABSENT = object()
 
+_PLAIN = (str, int, type(None))  # bool is an int
+
 
 def conf_dir() -> Path:
     """The folder of configuration groups: inside the package (a wheel), else beside it (a checkout).
@@ -135,7 +137,8 @@ def _without(config: Mapping[str, Any], left_out: frozenset[str], prefix: str) -
         name = f"{prefix}{key}"
         if name in left_out:
             continue
-        inner = _without(value, left_out, f"{name}.") if isinstance(value, Mapping) else value
+        group = not isinstance(value, _PLAIN) and isinstance(value, Mapping)
+        inner = _without(value, left_out, f"{name}.") if group else value
         if inner != {} or value == {}:  # a group of nothing but such keys is one more of them
             kept[key] = inner
     return kept
@@ -143,20 +146,34 @@ def _without(config: Mapping[str, Any], left_out: frozenset[str], prefix: str) -
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """SHA-256 (64 hexadecimal digits) of what determines the result in a resolved configuration."""
-    return hashlib.sha256(_canonical(determining(config)).encode()).hexdigest()
+    return hashes(config)[0]
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
     """`config_hash` without the training seed: one value for all training seeds of a recipe."""
-    return config_hash({key: value for key, value in config.items() if key != "seed"})
+    return hashes(config)[1]
+
+
+def hashes(config: Mapping[str, Any]) -> tuple[str, str]:
+    """`config_hash` and `group_hash`, in one walk over the configuration."""
+    normal = _normal(determining(config))
+    group = {key: value for key, value in normal.items() if key != "seed"}
+    whole, seedless = (hashlib.sha256(_json(value).encode()).hexdigest() for value in (normal, group))
+    return whole, seedless
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(_normal(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _json(_normal(value))
+
+
+def _json(normal: Any) -> str:
+    return json.dumps(normal, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _normal(value: Any) -> Any:
     """`value` with one spelling for each number: whole floats as integers, non-finite ones as strings."""
+    if isinstance(value, _PLAIN):  # first: asking a scalar whether it is a Mapping takes most of the time
+        return value
     if isinstance(value, Mapping):
         return {key: _normal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

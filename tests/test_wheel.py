@@ -29,6 +29,9 @@ def test_the_wheel_runs_from_another_folder(tmp_path):
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"genbench/conf/{file.relative_to(ROOT / 'conf').as_posix()}" in names
     assert any(name.startswith("genbench/metrics/shipped/") for name in names)
+    for file in (ROOT / "genbench" / "leaderboard" / "web").iterdir():
+        assert f"genbench/leaderboard/web/{file.name}" in names
+    assert "genbench/leaderboard/published.json" in names
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"

@@ -2,7 +2,7 @@
 
     submit(runs)     finished runs (training seeds) become one submission directory
     check(path)      everything that can be derived is derived again; every problem is listed
-    build(root)      the text of leaderboard/README.md
+    build(root)      the text of leaderboard/README.md (`page.write` makes index.html and the schema too)
 
 Nothing here imports torch, unpickles, or instantiates what a submitter wrote: a submission is data.
 """

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("build", help="regenerate README.md and result.schema.json")
+    command = commands.add_parser("build", help="regenerate README.md, index.html and result.schema.json")
     _add_root(command)
     command.set_defaults(run=_build)
 

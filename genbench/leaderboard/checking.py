@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genbench.configuration import SHOWN, config_hash, group_hash
+from genbench.configuration import SHOWN, hashes
 from genbench.errors import UserError
-from genbench.leaderboard.page import PAGE, SCHEMA, build
+from genbench.leaderboard.page import PAGE, SCHEMA, pages
 from genbench.leaderboard.record import Result, schema
 from genbench.leaderboard.rules import Rules, closed_objections, disagreements, misnamed, shipped_rules
+from genbench.leaderboard.standings import Row, row
 from genbench.leaderboard.submission import (
     CONFIG,
     RESULT_NAME,
@@ -29,6 +30,7 @@ from genbench.leaderboard.submission import (
     SUBMISSION,
     SUMS,
     Entry,
+    Figures,
     figures,
     plain,
     read_entry,
@@ -76,13 +78,39 @@ def examine(path: Path | str, rules: Rules | None = None) -> Iterator[Verdict]:
         file = path / "result.json"
         yield _verdict(file, lambda: _result_problems(file, Result.read(file), rules))
     elif (path / "submissions").is_dir() or (path / PAGE).exists():
-        for directory in submission_directories(path):
-            yield _verdict(directory, partial(_submission_problems, directory, rules))
-        yield _verdict(path / PAGE, lambda: _page_problems(path))
-        yield _verdict(path / SCHEMA, lambda: _schema_problems(path))
+        yield from _examine_board(path, rules)
     else:
         expected = "a result.json, a run, a submission or a leaderboard"
         yield Verdict(path, (Problem(path, f"expected {expected}, found none of these here"),))
+
+
+def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
+    """A whole leaderboard; each submission is read once, for its own verdict and for the pages."""
+    rows: list[Row] = []
+    owner: dict[str, Path] = {}  # of each result
+    directories = submission_directories(root)
+
+    def submission_problems(directory: Path) -> Iterator[Problem]:
+        read = yield from _submission_problems(directory, rules)
+        if read is None:
+            return
+        entry, derived = read
+        for item in entry.submission.results:
+            first = owner.setdefault(item.sha256, entry.directory)
+            if first != entry.directory:
+                yield Problem(entry.directory / item.file, f"the same result as one of {first}")
+        rows.append(row(entry, root, derived))
+
+    for directory in directories:
+        yield _verdict(directory, partial(submission_problems, directory))
+    if len(rows) < len(directories):
+        unread = len(directories) - len(rows)
+        message = f"cannot be regenerated: {unread} of {len(directories)} submissions cannot be read"
+        yield Verdict(root / PAGE, (Problem(root / PAGE, message),))
+    else:
+        for name, text in pages(root, rows).items():
+            yield _verdict(root / name, partial(_page_problems, root / name, text))
+    yield _verdict(root / SCHEMA, partial(_page_problems, root / SCHEMA, schema()))
 
 
 def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
@@ -98,9 +126,10 @@ def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
 
 
 def _result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Problem]:
+    whole, group = hashes(result.config)
     for what, found, derived in (
-        ("config_hash", result.config_hash, config_hash(result.config)),
-        ("group_hash", result.group_hash, group_hash(result.config)),
+        ("config_hash", result.config_hash, whole),
+        ("group_hash", result.group_hash, group),
     ):
         if found != derived:
             yield Problem(path, f"{what} is {found[:SHOWN]}, its configuration's is {derived[:SHOWN]}")
@@ -134,10 +163,13 @@ def _configured(config: Any, key: str) -> Any:
     return config
 
 
-def _submission_problems(directory: Path, rules: Rules) -> Iterator[Problem]:
+def _submission_problems(
+    directory: Path, rules: Rules
+) -> Generator[Problem, None, tuple[Entry, Figures | None] | None]:
+    """Yields a submission's problems; returns it with its figures, as far as it could be read."""
     if directory.is_symlink() or directory.absolute().parent.is_symlink():
         yield Problem(directory, "found a symbolic link, expected a directory")
-        return
+        return None
     files = yield from _files(directory)
     yield from _sums_problems(directory, files)
     for name in (SUBMISSION, CONFIG, SAMPLES):
@@ -146,7 +178,7 @@ def _submission_problems(directory: Path, rules: Rules) -> Iterator[Problem]:
     if SAMPLES in files and not files[SAMPLES].startswith(PNG):
         yield Problem(directory / SAMPLES, "not a PNG image")
     if SUBMISSION not in files:
-        return
+        return None
     entry = read_entry(directory, files.keys())
     for item, result in zip(entry.submission.results, entry.results, strict=True):
         path = directory / item.file
@@ -158,12 +190,13 @@ def _submission_problems(directory: Path, rules: Rules) -> Iterator[Problem]:
     for name in sorted(files.keys() - {item.file for item in entry.submission.results}):
         if name.startswith(f"{RESULTS}/"):
             yield Problem(directory / name, f"{SUBMISSION} does not list this result")
-    yield from _figures_problems(entry, rules)
+    derived = yield from _figures_problems(entry, rules)
     if CONFIG in files and files[CONFIG] != config_text(entry.results[0]).encode():
         yield Problem(directory / CONFIG, "not the configuration of the results")
+    return entry, derived
 
 
-def _figures_problems(entry: Entry, rules: Rules) -> Iterator[Problem]:
+def _figures_problems(entry: Entry, rules: Rules) -> Generator[Problem, None, Figures | None]:
     directory, submission, results = entry.directory, entry.submission, entry.results
     path = directory / SUBMISSION
     lines = disagreements(results)
@@ -172,7 +205,7 @@ def _figures_problems(entry: Entry, rules: Rules) -> Iterator[Problem]:
     if submission.group_hash != results[0].group_hash:
         yield Problem(path, f"group_hash is {submission.group_hash[:SHOWN]}, the results' another")
     if lines:
-        return  # figures of results that do not belong together mean nothing
+        return None  # figures of results that do not belong together mean nothing
     derived = figures(results)
     stated, expected = (f.model_dump() for f in (submission.figures, derived))
     for key in expected:
@@ -185,6 +218,7 @@ def _figures_problems(entry: Entry, rules: Rules) -> Iterator[Problem]:
     found = "/".join(directory.resolve().parts[-2:])
     if found != place:
         yield Problem(directory, f"lies in {found}, belongs in {place}")
+    return derived
 
 
 def _files(directory: Path) -> Generator[Problem, None, dict[str, bytes]]:
@@ -234,18 +268,11 @@ def _sums_problems(directory: Path, files: dict[str, bytes]) -> Iterator[Problem
             yield Problem(directory / name, f"its contents changed: {SUMS} lists another SHA-256")
 
 
-def _page_problems(root: Path) -> Iterator[Problem]:
-    owner: dict[str, Path] = {}
-    for entry in map(read_entry, submission_directories(root)):
-        for item in entry.submission.results:
-            first = owner.setdefault(item.sha256, entry.directory)
-            if first != entry.directory:
-                yield Problem(entry.directory / item.file, f"the same result as one of {first}")
-    page = build(root).encode()
-    if not (root / PAGE).exists() or read_bytes(root / PAGE, 4 * IMAGE_LIMIT) != page:
-        yield Problem(root / PAGE, "out of date. Type: python -m genbench.leaderboard build")
-
-
-def _schema_problems(root: Path) -> Iterator[Problem]:
-    if not (root / SCHEMA).exists() or read_bytes(root / SCHEMA, RECORD_LIMIT) != schema().encode():
-        yield Problem(root / SCHEMA, "out of date. Type: python -m genbench.leaderboard build")
+def _page_problems(path: Path, text: str) -> Iterator[Problem]:
+    expected = text.encode()
+    try:
+        found = read_bytes(path, len(expected))
+    except UserError:  # missing, longer, or no file at all
+        found = b""
+    if found != expected:
+        yield Problem(path, "out of date. Type: python -m genbench.leaderboard build")

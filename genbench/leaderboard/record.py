@@ -14,6 +14,7 @@ published networks that is 50,000 (`fid@10000`), else the data set's own (`fd_di
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -297,24 +298,29 @@ def _explain(problem: Any) -> str:
     return " ".join(f"{where[:200]}: {problem['msg']}{shown}".split())
 
 
-def _bound(value: Any, depth: int = 0) -> int:
-    """Counts the values in a configuration; raises ValueError for what no configuration needs."""
-    if depth > 20:
-        raise ValueError("nested more than 20 deep")
-    inner: list[Any] = []
-    if isinstance(value, str):
-        if len(value) > 1000:
-            raise ValueError("a string of more than 1,000 characters")
-    elif isinstance(value, dict):
-        inner = [*value.keys(), *value.values()]
-    elif isinstance(value, list):
-        inner = value
-    elif isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError(f"{value} is not a finite number")
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError("an integer of more than 64 bits")
-    total = 1 + sum(_bound(part, depth + 1) for part in inner)
-    if total > 10_000:
-        raise ValueError("more than 10,000 values")
-    return total
+def _bound(config: Any) -> None:
+    """Raises ValueError for what no configuration needs; level by level, for it runs on every record read."""
+    level, total = [config], 0
+    for _ in range(21):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                if len(value) > 1000:
+                    raise ValueError("a string of more than 1,000 characters")
+            elif isinstance(value, dict):
+                inner.extend(value)
+                inner.extend(value.values())
+            elif isinstance(value, list):
+                inner.extend(value)
+            elif isinstance(value, float):
+                if not math.isfinite(value):
+                    raise ValueError(f"{value} is not a finite number")
+            elif isinstance(value, int) and abs(value) >= 2**63:
+                raise ValueError("an integer of more than 64 bits")
+        total += len(level)
+        if total + len(inner) > 10_000:
+            raise ValueError("more than 10,000 values")
+        if not inner:
+            return
+        level = inner
+    raise ValueError("nested more than 20 deep")

@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
 from genbench.configuration import CARRIED_OUT, SHOWN, config_hash, determining, group_hash
 from genbench.errors import UserError
+from genbench.leaderboard import plain_yaml
 from genbench.leaderboard.record import Result, parse, to_bytes
 from genbench.leaderboard.rules import Rules, closed_objections, require_agreement, shipped_rules
 from genbench.leaderboard.submission import (
@@ -98,7 +97,7 @@ def submit(
 def config_text(result: Result) -> str:
     """config.yaml of a submission: what determines the result, without the training seed."""
     config = {key: value for key, value in determining(result.config).items() if key != "seed"}
-    return yaml.safe_dump(config, sort_keys=True, default_flow_style=False, allow_unicode=False, width=100)
+    return plain_yaml.dump(config)
 
 
 def sums(contents: dict[str, bytes]) -> str:
@@ -125,11 +124,12 @@ def _finished(run: Path) -> Result:
 
 def _published(result: Result) -> Result:
     """`result` without what only says where and how the run was carried out."""
-    command = [override for override in result.command if _determines(override)]
+    command = [override for override in result.command if determines(override)]
     return result.model_copy(update={"config": determining(result.config), "command": command})
 
 
-def _determines(override: str) -> bool:
+def determines(override: str) -> bool:
+    """Whether an override says what a run's result will be, and not where and how it is carried out."""
     key, equals, _ = override.lstrip("+~").partition("=")
     key = key.partition("@")[0]
     parts = key.split(".")

@@ -17,7 +17,7 @@ def test_submit_build_check_and_a_tampered_digit(make_runs, tmp_path, capsys) ->
     capsys.readouterr()
     assert main(["check", str(root)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == ["ok", "ok", "ok"]
+    assert [line.split()[0] for line in printed] == ["ok"] * 4
 
     (result,) = root.glob("submissions/*/*/results/seed1.json")
     result.write_text(result.read_text().replace("1.2\n", "1.0\n"))

@@ -6,12 +6,17 @@ import html
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genbench.leaderboard.page import amount, build, cell, duration, number, seconds, tables, tied
+from genbench.leaderboard.markdown import cell
+from genbench.leaderboard.numerals import amount, duration, number, seconds
+from genbench.leaderboard.page import build
+from genbench.leaderboard.standings import Table, read_rows, tied
+from genbench.leaderboard.standings import tables as standing
 from genbench.leaderboard.submission import MetricFigures
 from genbench.leaderboard.submitting import submit
 
@@ -29,8 +34,13 @@ def enter(tmp_path, rules, make_runs):
     return submit_here
 
 
+def tables(root: Path) -> list[Table]:
+    return standing(read_rows(root))
+
+
 def rows(page: str) -> list[list[str]]:
-    """The cells of every body row of the page's tables."""
+    """The cells of every body row of the submissions' tables."""
+    page = page.partition("## Published results")[0]
     lines = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| Rank")]
     return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
 

@@ -1,0 +1,167 @@
+"""Leaderboards of as many made-up submissions as wanted, valid to the last byte. None is ever committed.
+
+Each is the committed DDPM submission with other names, costs and figures, of 3 training seeds, in three
+tracks: digits, digits conditional and (every fourth) CIFAR-10; one in nine is open. The same `count` makes
+the same board.
+
+    python tests/leaderboard/fakes.py DIRECTORY COUNT
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from genbench.configuration import config_hash, group_hash
+from genbench.leaderboard.record import Result, parse, to_bytes
+from genbench.leaderboard.rules import shipped_rules
+from genbench.leaderboard.submission import Submission, figures, plain, slug
+from genbench.leaderboard.submitting import config_text, sums
+from genbench.leaderboard.untrusted import sha256
+
+COMMITTED = Path(__file__).parents[2] / "leaderboard" / "submissions" / "digits"
+
+MODELS = (
+    ("ddpm", "diffusion", ("ancestral", "ddim", "analytic")),
+    ("edm", "diffusion", ("heun", "dpmpp_2m", "unipc")),
+    ("score_sde", "diffusion", ("predictor_corrector", "rk45")),
+    ("flow", "flow", ("euler", "rk45")),
+    ("fgan", "gan", ("decode",)),
+    ("eae", "autoencoder", ("decode", "fitted_prior")),
+    ("d3pm", "discrete", ("categorical",)),
+    ("mdsm", "energy", ("annealed_langevin",)),
+)
+PEOPLE = ("Ada Lovelace", "B. Riemann", "sofya", "lab-42", "Emmy N.", "genbench", "Группа Ляпунова", "陈省身")
+
+
+def fill(root: Path, count: int, images: bool = True, edit: Any = None) -> Path:
+    """Writes `count` submissions under `root`; `edit(index, value)` may change each submission.json."""
+    (template,) = COMMITTED.glob("ddpm-ddim-*-genbench/results/seed0.json")
+    base = json.loads(template.read_text())
+    pictures = [picture(k) for k in range(12)]
+    for index in range(count):
+        chance = random.Random(index)
+        results = [Result.model_validate(plain_result(base, index, seed, chance)) for seed in range(3)]
+        _write(root, index, results, pictures[index % 12] if images else pictures[0], edit)
+    return root
+
+
+def plain_result(base: dict[str, Any], index: int, seed: int, chance: random.Random) -> dict[str, Any]:
+    """One training seed of the fake with this index, as plain values."""
+    value = copy.deepcopy(base)
+    model, family, samplers = MODELS[index % len(MODELS)]
+    recipe = random.Random(f"recipe {index}")  # what all seeds of one submission share
+    sampler = recipe.choice(samplers)
+    nfe = (
+        1 if sampler in ("decode", "fitted_prior") else recipe.choice((5, 10, 18, 20, 35, 50, 100, 250, 1000))
+    )
+    images = int(10 ** recipe.uniform(4.8, 8.2))
+    quality = 0.6 + 40 / (1 + nfe) ** 0.6 * (1e5 / images) ** 0.3 * recipe.lognormvariate(0, 0.5)
+    config = value["config"]
+    config["seed"] = seed
+    config["model"] |= {"name": model, "family": family, "label_dropout": round(recipe.random(), 6)}
+    config["optim"]["lr"] = round(recipe.uniform(1e-5, 1e-3), 8)
+    config["sampler"] |= {"name": sampler, "steps": nfe}
+    value["model"] = {"name": model, "family": family, "parameters": recipe.randint(10_000, 60_000_000)}
+    value["sampling"] |= {
+        "sampler": sampler,
+        "steps": nfe,
+        "nfe_mean": float(nfe),
+        "nfe_max": nfe,
+        "seconds_per_image": nfe * 3e-4,
+        "conditional": index % 5 == 0,
+    }
+    config["conditional"] = index % 5 == 0
+    value["training"] |= {
+        "images_seen": images,
+        "seed": seed,
+        "device_seconds": images / 1200,
+        "wall_seconds": images / 1200,
+    }
+    value["command"] = [
+        f"model={model}",
+        f"sampler={sampler}",
+        f"optim.lr={config['optim']['lr']}",
+        f"seed={seed}",
+    ]
+    score = quality * chance.lognormvariate(0, 0.04)
+    value["metrics"][0]["value"], value["metrics"][1]["value"] = score, 9.9 / (1 + score / 20)
+    value["metrics"][0]["extractor_sha256"] = value["metrics"][1]["extractor_sha256"] = _extractor("digits")
+    if index % 4 == 3:
+        _as_cifar10(value)
+    value["config_hash"], value["group_hash"] = config_hash(config), group_hash(config)
+    return value
+
+
+def _as_cifar10(value: dict[str, Any]) -> None:
+    config = value["config"]
+    config["dataset"] |= {"name": "cifar10", "resolution": 32, "channels": 3, "n_samples": 50_000}
+    config["metrics"]["n_samples"] = value["sampling"]["n_samples"] = 50_000
+    config["conditional"] = value["sampling"]["conditional"] = False
+    value["dataset"] |= {
+        "name": "cifar10",
+        "resolution": 32,
+        "channels": 3,
+        "n_images": 50_000,
+        "sha256": "c" * 64,
+    }
+    value["device"]["name"] = "NVIDIA H200"
+    for metric, name in zip(value["metrics"], ("fid", "is"), strict=True):
+        metric |= {"name": name, "n_samples": 50_000, "extractor": "inception"}
+        metric["extractor_sha256"] = shipped_rules().extractors["inception"] + "0" * 56
+
+
+def _extractor(name: str) -> str:
+    return shipped_rules().extractors[name]
+
+
+def _write(root: Path, index: int, results: list[Result], grid: bytes, edit: Any) -> None:
+    row, group = figures(results), results[0].group_hash
+    contents = {f"results/seed{result.training.seed}.json": to_bytes(result) for result in results}
+    value: dict[str, Any] = {
+        "schema_version": 1,
+        "submitter": PEOPLE[index % len(PEOPLE)],
+        "division": "open" if index % 9 == 8 else "closed",
+        "note": "trained on a laptop, on a train" if index % 7 == 0 else None,
+        "outside_data": None,
+        "date": f"2026-{1 + index % 12:02}-{1 + index % 28:02}",
+        "group_hash": group,
+        "results": [
+            {"seed": seed, "file": name, "sha256": sha256(data)}
+            for seed, (name, data) in enumerate(contents.items())
+        ],
+        "figures": row.model_dump(mode="json"),
+    }
+    if edit is not None:
+        edit(index, value)
+    contents["samples.png"], contents["config.yaml"] = grid, config_text(results[0]).encode()
+    contents["submission.json"] = to_bytes(parse(Submission, value, root))
+    contents["SHA256SUMS"] = sums(contents).encode()
+    folder = root / "submissions" / plain(row.dataset) / slug(row, group, value["submitter"])
+    (folder / "results").mkdir(parents=True)
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+
+
+def picture(number: int, side: int = 8, tile: int = 34) -> bytes:
+    """A PNG of side x side coloured blobs, of the size of a real grid."""
+    chance = random.Random(f"picture {number}")
+    small = Image.new("RGB", (side * 4, side * 4), "white")
+    for place in range((side * 4) ** 2):
+        shade = chance.randint(0, 255)
+        colour = (shade, shade, shade) if number % 2 else tuple(chance.randint(60, 255) for _ in range(3))
+        small.putpixel((place % (side * 4), place // (side * 4)), colour)
+    file = io.BytesIO()
+    small.resize((side * tile, side * tile), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    fill(Path(sys.argv[1]), int(sys.argv[2]))
