@@ -52,7 +52,7 @@ def _mapping(value: dict[str, Any], indent: str, depth: int) -> Iterator[str]:
     for key in sorted(value):
         if type(key) is not str or not _KEY.fullmatch(key):
             raise _Unusual
-        yield f"{'' if first else indent}{_scalar(str, key)}:"
+        yield f"{'' if first else indent}{_scalar("str", key)}:"
         yield from _value(value[key], indent, depth, "")
         first = False
 
@@ -90,11 +90,11 @@ def _list(value: list[Any], indent: str, depth: int) -> Iterator[str]:
 def _leaf(value: Any) -> str:
     if isinstance(value, dict | list):
         return "{}" if isinstance(value, dict) else "[]"
-    return _scalar(type(value), value)
+    return _scalar(type(value).__name__, value)
 
 
 @lru_cache(maxsize=1 << 16)
-def _scalar(kind: type, value: Any) -> str:
+def _scalar(kind: str, value: Any) -> str:
     """A scalar in PyYAML's words; its type is part of what is remembered, for 1, 1.0 and true are equal."""
     text = yaml.safe_dump(value, allow_unicode=False, width=WIDTH).removesuffix("\n").removesuffix("\n...")
     foldable = " " in text or text.startswith(("'", '"'))
