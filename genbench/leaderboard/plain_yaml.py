@@ -52,7 +52,7 @@ def _mapping(value: dict[str, Any], indent: str, depth: int) -> Iterator[str]:
     for key in sorted(value):
         if type(key) is not str or not _KEY.fullmatch(key):
             raise _Unusual
-        yield f"{'' if first else indent}{_scalar("str", key)}:"
+        yield f"{'' if first else indent}{_scalar('str', key)}:"
         yield from _value(value[key], indent, depth, "")
         first = False
 
