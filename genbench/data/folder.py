@@ -103,5 +103,5 @@ class Folder:
         if not names and split == "test":
             raise UserError(f"{pictures.path} has no test split; images under {_TEST} would be one.")
         if not names:
-            raise UserError(f"{pictures.path} holds no PNG, JPEG or WebP image to train on.")
+            raise UserError(f"{pictures.path} holds no PNG, JPEG or WebP image.")
         return pictures, names

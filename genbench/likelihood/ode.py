@@ -47,7 +47,8 @@ class ODELikelihood:
         if not isinstance(getattr(model, "corruption", None), Gaussian):
             raise UserError(
                 "metrics=likelihood integrates the ODE of a Gaussian corruption, and "
-                f"{type(model).__name__} has none. Leave likelihood out of metrics."
+                f"{type(model).__name__} has none. Leave likelihood out of metrics, "
+                "or type likelihood=categorical where the model is one of grey levels."
             )
 
     def __call__(self, model: Any, images: Tensor, levels: int, randomness: Randomness) -> Tensor:

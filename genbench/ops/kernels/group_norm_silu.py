@@ -78,6 +78,7 @@ def affine(channel, real, image, weight, bias, scale, shift, scale_stride, shift
 
 @triton.jit
 def activated(normal, a, b, ACTIVATE: tl.constexpr):
+    """y of what is normalised, a and b one number a channel."""
     z = normal * a[:, None] + b[:, None]
     return z * tl.sigmoid(z) if ACTIVATE else z
 
