@@ -246,12 +246,17 @@ class Level:
 class Rule(ABC):
     """How x_s follows from x_t and an estimate of x0: the three rules of unified diffusion, and others."""
 
-    earlier: ClassVar[bool] = False
-    """Does it go to the estimate's `earlier`, which is no estimate of x0?"""
-
     def check(self, corruption: Corruption, s: Tensor, t: Tensor) -> None:
         """Raises UserError where the rule needs what `corruption` has not, at its first step from t to s."""
         return None
+
+    def check_estimate(self, x0: Posterior) -> None:
+        """Raises UserError where the rule needs to know more than such an estimate says."""
+        if x0.earlier is not None:
+            raise UserError(
+                f"The rule {self} needs an estimate of x0, and a model of inverse heat makes one of the "
+                "image a step less degraded. Type sampler=ihdm."
+            )
 
     @abstractmethod
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:

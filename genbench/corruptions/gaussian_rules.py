@@ -146,6 +146,13 @@ class LearnedVariance(GaussianRule):
     belongs to the step, and is no variance of x0.
     """
 
+    def check_estimate(self, x0: Posterior) -> None:
+        super().check_estimate(x0)
+        if x0.share is None:
+            raise UserError(
+                "This model has learned no variance of its steps. Type model=iddpm or sampler=ancestral."
+            )
+
     def coefficients(self, s: Level, t: Level, x0: Posterior) -> Coefficients:
         if x0.share is None:
             raise ValueError("the rule LearnedVariance was given an estimate without a learned share")

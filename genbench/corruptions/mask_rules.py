@@ -62,10 +62,14 @@ class Confident(Rule):
                 f"{type(corruption).__name__}. Type rule=bridge or rule=fresh."
             )
 
-    def law(self, corruption: Mask, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+    def check_estimate(self, x0: Posterior) -> None:
+        super().check_estimate(x0)
         if x0.logits is None:
             raise UserError(
                 "rule=confident compares the laws of pixels. Type draw=mean estimator=categorical."
             )
+
+    def law(self, corruption: Mask, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
+        assert x0.logits is not None
         hidden = ~corruption.known(x_t)
         return Decoded(x_t, hidden, x0.logits.softmax(dim=-1), s, self.temperature * t)

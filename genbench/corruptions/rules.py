@@ -12,7 +12,7 @@ belong to Gaussian corruption alone are in `gaussian_rules`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +82,6 @@ class LessDegraded(Rule):
     noise: standard deviation of what is added at every step but the last, delta in the paper.
     """
 
-    earlier: ClassVar[bool] = True
     noise: float
 
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
@@ -91,6 +90,13 @@ class LessDegraded(Rule):
             raise UserError(
                 "The rule LessDegraded takes one of the corruption's own steps at a time. "
                 f"Type {own}sampler.steps={corruption.steps or 100} grid=uniform."
+            )
+
+    def check_estimate(self, x0: Posterior) -> None:
+        if x0.earlier is None:
+            raise UserError(
+                f"The rule {self} needs the own estimate of a model of inverse heat. "
+                "Type model=ihdm draw=mean."
             )
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:

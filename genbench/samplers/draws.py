@@ -18,7 +18,7 @@ from genbench.contracts import Batch, Fitted, Posterior, UserError
 from genbench.corruptions.tokens import tokens, values
 from genbench.ops.categorical import categorical_of_logits
 from genbench.ops.random import Randomness, Stream
-from genbench.samplers.measuring import estimates, example
+from genbench.samplers.measuring import estimates
 
 
 class Draw(ABC):
@@ -28,9 +28,14 @@ class Draw(ABC):
     def __call__(self, x0: Posterior, randomness: Randomness, step: int, fitted: Fitted) -> Posterior:
         """What the rule is given in the `step`-th step."""
 
-    def check(self, model: Any) -> None:
-        """Raises UserError where this cannot be had of `model`."""
-        return None
+    def given(self, estimate: Posterior) -> Posterior:
+        """The kind of posterior that a rule will be given of such an estimate.
+
+        Raises UserError where this cannot be had of it.
+        """
+        if estimate.earlier is not None:
+            raise UserError("A model of inverse heat estimates no x0 that could be drawn. Type draw=mean.")
+        return Posterior(estimate.mean)
 
     def fit(self, model: Any, times: Tensor, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         """What must be learnt from training data at the grid's times [steps]; nothing by default."""
@@ -43,6 +48,9 @@ class Draw(ABC):
 
 class Mean(Draw):
     """The estimate as it is; rules take its mean, or all of it where they can."""
+
+    def given(self, estimate: Posterior) -> Posterior:
+        return estimate
 
     def __call__(self, x0: Posterior, randomness: Randomness, step: int, fitted: Fitted) -> Posterior:
         return x0
@@ -59,12 +67,12 @@ class Apart(Draw):
             raise UserError(f"draw.temperature={temperature}: expected a number above 0; draw=mean for none.")
         self.temperature = temperature
 
-    def check(self, model: Any) -> None:
-        estimate = example(model)
+    def given(self, estimate: Posterior) -> Posterior:
         if estimate.logits is None and estimate.variance is None:
             raise UserError(
                 "This model's estimate is a mean without a variance. Type draw=mean or draw=normal."
             )
+        return super().given(estimate)
 
     def __call__(self, x0: Posterior, randomness: Randomness, step: int, fitted: Fitted) -> Posterior:
         shape = x0.mean.shape[1:]
@@ -89,6 +97,14 @@ class Scaled(Draw):
 
     def __init__(self, images: int = 1000) -> None:
         self.images = images
+
+    def given(self, estimate: Posterior) -> Posterior:
+        if estimate.logits is not None:
+            raise UserError(
+                "This model's estimate is a law of grey levels, which noise added to its mean would leave. "
+                "Type draw=apart or draw=mean."
+            )
+        return super().given(estimate)
 
     @abstractmethod
     def scale(self, errors: Tensor) -> Tensor:
@@ -157,13 +173,15 @@ class Together(Draw):
     def __init__(self, images: int = 2000) -> None:
         self.images = images
 
-    def check(self, model: Any) -> None:
-        if math.prod(model.image_shape) > LARGEST:
+    def given(self, estimate: Posterior) -> Posterior:
+        size = estimate.mean[0].numel()
+        if size > LARGEST:
             raise UserError(
                 f"draw=together keeps the correlations of all pairs of pixels, of {LARGEST} at most; images "
-                f"here have {math.prod(model.image_shape)}. Type draw=apart."
+                f"here have {size}. Type draw=apart."
             )
-        _logits(example(model))
+        _logits(estimate)
+        return super().given(estimate)
 
     @torch.inference_mode()
     def fit(self, model: Any, times: Tensor, batches: Iterable[Batch], randomness: Randomness) -> Fitted:

@@ -58,9 +58,7 @@ class Restore(Iterative):
                 f"{type(model.corruption).__name__} has a law to start from at t = 1, and this grid starts "
                 f"at {float(first):g}. Type grid=uniform."
             )
-        if not isinstance(model.corruption, Linear):  # under which all estimates are of x0
-            self._check_posterior(example(model))
-        self.draw.check(model)
+        self.rule.check_estimate(self.draw.given(example(model)))
         if self.corrector is not None:
             require_gaussian(self, model)
 
@@ -78,15 +76,6 @@ class Restore(Iterative):
     def posterior(self, x: Tensor, t: Tensor, step: int, path: Path) -> Posterior:
         """What the rule is given in its `step`-th step."""
         return path.estimate(x, t)
-
-    def _check_posterior(self, posterior: Posterior) -> None:
-        if self.rule.earlier and posterior.earlier is None:
-            raise UserError(f"The rule {self.rule} needs a model of inverse heat. Type model=ihdm.")
-        if posterior.earlier is not None and not self.rule.earlier:
-            raise UserError(
-                f"The rule {self.rule} needs an estimate of x0, and a model of inverse heat makes one of the "
-                "image a step less degraded. Type sampler=ihdm."
-            )
 
     def walk(self, x: Tensor, times: Tensor, path: Path) -> Tensor:
         for step, (t, s) in enumerate(pairwise(times)):

@@ -81,9 +81,7 @@ def test_other_corruptions_are_refused(corruption):
 def test_a_drawn_estimate_says_nothing_of_confidence():
     Confident().check(MASK, time(0.5), time(1.0))
     with pytest.raises(UserError, match="draw=mean"):
-        Confident().law(
-            MASK, torch.full((1, 1, 2, 2), HIDDEN), Posterior(torch.zeros(1, 1, 2, 2)), time(0.5), time(1.0)
-        )
+        Confident().check_estimate(Posterior(torch.zeros(1, 1, 2, 2)))
 
 
 def test_every_image_has_noise_of_its_own_time():

@@ -298,6 +298,8 @@ def test_a_learned_share_goes_from_the_posteriors_variance_to_betas():
     data, half = torch.zeros((), dtype=torch.float64), Posterior(x, share=torch.full_like(x, 0.5))
     last = LearnedVariance().law(corruption, x, half, data, t)
     assert not last.std.any()
+    with pytest.raises(UserError, match="model=iddpm"):
+        LearnedVariance().check_estimate(Posterior(x))
 
 
 def test_repeated_times_change_nothing_under_any_rule():
