@@ -40,13 +40,21 @@ class PrecisionRecall(OfSets):
     def compute(self, samples: Samples, real: Real) -> Sequence[Figure]:
         generated = samples.layers["features"]
         actual = real().features().to(generated.device)
-        inside = held(generated, actual, radii(actual, self.k)).balls > 0
-        covered = held(actual, generated, radii(generated, self.k)).balls > 0
+        inside, covered = overlap(generated, actual, self.k)
         precision, error = _mean(inside)
         return [
             Figure("precision", precision, "higher", bootstrap_std=error),
             Figure("recall", _mean(covered)[0], "higher"),
         ]
+
+
+def overlap(generated: Tensor, actual: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Which of the generated features [n, D] lie in the manifold of the actual [N, D], and the reverse: bool
+    [n] and [N].
+    """
+    inside = held(generated, actual, radii(actual, k)).balls > 0
+    covered = held(actual, generated, radii(generated, k)).balls > 0
+    return inside, covered
 
 
 class DensityCoverage(OfSets):

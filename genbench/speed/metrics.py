@@ -1,7 +1,7 @@
-"""Metrics: features of images beside torch-fidelity's, and the matrix term of the Fréchet distance.
+"""Metrics beside torch-fidelity's: features, the matrix term of the Fréchet distance, precision and recall.
 
 Speed does not depend on what a network has learnt, so Inception's weights are random ones of the right shapes
-and nothing is downloaded. Precision/recall joins when its metric does.
+and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from genbench.metrics.extractors import Inception
 from genbench.metrics.fid import frechet_distance
+from genbench.metrics.manifolds import overlap
 from genbench.metrics.moments import Moments
 from genbench.speed.bench import Bench
 from genbench.speed.turns import Contestant, Row, compare
 
 
 def rows(settings: Mapping[str, Any], bench: Bench) -> Iterator[Row]:
-    """settings: batch_sizes, of images for the features; dimensions, of the matrices."""
+    """settings: batch_sizes, of images for the features; dimensions, of the matrices; images, whose
+    neighbours are looked for, each side of precision and recall.
+    """
     with tempfile.TemporaryDirectory() as folder:
         weights = random_weights(Path(folder) / "random.pth")
         ours, theirs = Inception(weights).to(bench.device), torch_fidelitys(weights, bench.device)
@@ -44,6 +47,8 @@ def rows(settings: Mapping[str, Any], bench: Bench) -> Iterator[Row]:
             yield from compare("metrics", what, "image", contestants, bench.clock)
     for dimension in settings["dimensions"]:
         yield from _matrix_term(dimension, bench)
+    for count in settings["images"]:
+        yield from _precision_recall(count, bench)
 
 
 def random_weights(path: Path) -> Path:
@@ -123,3 +128,32 @@ def _matrix_term(dimension: int, bench: Bench) -> list[Row]:
     ]
     what = f"Fréchet distance of {dimension} features, on the CPU"
     return compare("metrics", what, "distance", contestants, bench.clock)
+
+
+FEATURES = 2048
+"""Numbers an image, as Inception gives."""
+
+
+def _precision_recall(count: int, bench: Bench) -> list[Row]:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(2, count, FEATURES, generator=generator).to(bench.device)
+    contestants = [
+        Contestant("genbench", lambda: precision_recall(*drawn)),
+        Contestant("torch-fidelity", lambda: balls_by_torch_fidelity(*drawn)),
+    ]
+    what = f"precision and recall of {count:,} images, {FEATURES} features"
+    return compare("metrics", what, "pair", contestants, bench.clock)
+
+
+def precision_recall(generated: Tensor, actual: Tensor) -> tuple[float, float]:
+    """Of features [n, D] and [N, D], k = 3."""
+    inside, covered = overlap(generated, actual, k=3)
+    return float(inside.double().mean()), float(covered.double().mean())
+
+
+def balls_by_torch_fidelity(generated: Tensor, actual: Tensor) -> tuple[float, float]:
+    """The same by torch-fidelity, in its own tiles."""
+    from torch_fidelity.metric_prc import calculate_precision_recall_full
+
+    precision, recall = calculate_precision_recall_full(generated, actual)
+    return float(precision), float(recall)

@@ -7,6 +7,7 @@ Above 1, ours is the faster.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,28 +55,38 @@ class Row:
 
 @dataclass(frozen=True)
 class Clock:
-    """Times contestants on a device; `rounds` count, `warmup` rounds before them do not."""
+    """Times contestants on a device; `rounds` count, `warmup` rounds before them do not.
+
+    least: seconds that a turn lasts at least. What is done sooner is done again within the turn, as often as
+    the last round of warming up says: a millisecond alone is mostly what else the machine was doing.
+    """
 
     device: torch.device
     rounds: int
     warmup: int = 1
+    least: float = 0.0
 
     def turns(self, contestants: Sequence[Contestant]) -> list[list[float]]:
         """Seconds a unit, in every round, for each contestant."""
         cache = _beyond_the_cache(self.device)
         seconds: list[list[float]] = [[] for _ in contestants]
+        calls = [1] * len(contestants)
         places = list(range(len(contestants)))
         for turn in range(self.warmup + self.rounds):
             first = turn % len(places)
             order = places[first:] + places[:first]
             # Backwards every other lap, or everybody would always follow the same one.
             for place in order[::-1] if turn // len(places) % 2 else order:
-                contestant = contestants[place]
-                if contestant.prepare is not None:
-                    contestant.prepare()
-                if cache is not None:
-                    cache.zero_()
-                seconds[place].append(self.time(contestant.work) / contestant.count)
+                contestant, total = contestants[place], 0.0
+                for _ in range(calls[place]):
+                    if contestant.prepare is not None:
+                        contestant.prepare()
+                    if cache is not None:
+                        cache.zero_()
+                    total += self.time(contestant.work)
+                seconds[place].append(total / calls[place] / contestant.count)
+                if turn == self.warmup - 1:
+                    calls[place] = max(1, math.ceil(self.least / max(total, 1e-6)))
         return [each[self.warmup :] for each in seconds]
 
     def time(self, work: Callable[[], object]) -> float:

@@ -44,7 +44,7 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     if unknown := [part for part in settings["parts"] if part not in PARTS]:
         raise UserError(f"speed.parts names {', '.join(unknown)}; the parts are {', '.join(PARTS)}.")
     sizes = settings[device.type]
-    clock = Clock(device, settings["rounds"] or sizes["rounds"])
+    clock = Clock(device, settings["rounds"] or sizes["rounds"], least=settings["least"])
     folder = Path(config["run_dir"] or "runs/speed")
     folder.mkdir(parents=True, exist_ok=True)
     command = [override for override in typed.overrides if not override.startswith("run_dir=")]

@@ -21,6 +21,16 @@ def test_all_forms_of_the_distance_agree():
     assert names == ["genbench", "torch-fidelity", "scipy.linalg.sqrtm"]
 
 
+def test_precision_and_recall_are_torch_fidelitys(monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    generated, actual = torch.randn(2, 60, 5, generator=generator)
+    found = metrics.precision_recall(generated, actual + 1)
+    assert all(0.1 < share < 0.9 for share in found)
+    assert metrics.balls_by_torch_fidelity(generated, actual + 1) == pytest.approx(found, abs=1e-6)
+    monkeypatch.setattr(metrics, "FEATURES", 8)
+    assert [row.name for row in metrics._precision_recall(20, tiny.bench())] == ["genbench", "torch-fidelity"]
+
+
 @pytest.mark.slow
 def test_features_are_torch_fidelitys_and_nothing_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: pytest.fail("a download"))

@@ -45,6 +45,16 @@ def test_preparing_is_off_the_clock_and_comes_before_each_turn(monkeypatch):
     assert happened == 2 * ["prepare", "clock", "work", "clock"]
 
 
+def test_short_work_is_repeated_until_a_turn_is_long_enough(monkeypatch):
+    happened: list[str] = []
+    clock = iter(value for _ in range(100) for value in (0.0, 0.006))
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(clock))
+    contestant = Contestant("a", lambda: happened.append("work"), 3, lambda: happened.append("prepare"))
+    (seconds,) = Clock(CPU, rounds=2, warmup=1, least=0.02).turns([contestant])
+    assert happened == 9 * ["prepare", "work"]  # once to warm up, then four times a turn
+    assert seconds == pytest.approx([0.002, 0.002])  # of a unit still
+
+
 def test_warm_up_does_not_count():
     (seconds,) = Clock(CPU, rounds=3, warmup=2).turns([Contestant("a", lambda: None)])
     assert len(seconds) == 3
