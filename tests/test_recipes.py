@@ -264,7 +264,11 @@ RECIPES = [
 ]
 
 
-@pytest.mark.parametrize("chosen", [*RECIPES, *(f"experiment={name}" for name in EXPERIMENTS)])
+# Experiments on other data sets are their recipes under a name.
+NAMED = [f"experiment={name}" for name in EXPERIMENTS if name.startswith("cifar10/")]
+
+
+@pytest.mark.parametrize("chosen", [*RECIPES, *NAMED])
 def test_a_typed_sampler_is_the_same_whatever_the_recipe(compose, chosen):
     """What is said of one sampler must not survive into another."""
     assert compose(*chosen.split(), "sampler=heun")["sampler"] == compose("sampler=heun")["sampler"]
