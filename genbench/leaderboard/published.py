@@ -48,7 +48,10 @@ class Figure(Strict):
 
 
 class Published(Strict):
-    """One published result; `nfe` is None where none is stated, or sources disagree."""
+    """One published result; `nfe` is None where none is stated, or sources disagree.
+
+    experiment: the one here whose recipe is that result's, where there is one.
+    """
 
     method: Name
     dataset: Name
@@ -60,6 +63,7 @@ class Published(Strict):
     source: Name
     arxiv: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}\.[0-9]{5}$")]
     protocol: Line
+    experiment: Name | None = None
 
     @property
     def about(self) -> tuple[str, int, bool]:
