@@ -38,7 +38,9 @@ CARRIED_OUT = frozenset(
         "solvers",  # what task=solvers compares
         "walk",  # which runs task=walk shows
         "n",  # how many images task=sample writes
+        "format",  # and as what
         "images",  # where task=score finds its images
+        "images_range",  # and which of their values are black and white
         "dataset.title",
         "dataset.licence",
         "model.title",
