@@ -106,7 +106,10 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
         return [each for each in IMPLIED.get(str(task), []) if key_of(each) not in values]
     if "run_dir" not in values:
         raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
-    saved = RunDirectory(Path(values["run_dir"])).overrides()
+    directory = RunDirectory(Path(values["run_dir"]))
+    if "model" in values and not directory.started:
+        return []  # of a model that comes with its weights, whose run begins here
+    saved = directory.overrides()
     return recall(saved, [a for a in arguments if "=" in a])
 
 

@@ -43,6 +43,7 @@ CARRIED_OUT = frozenset(
         "images_range",  # and which of their values are black and white
         "dataset.title",
         "dataset.licence",
+        "model.path",  # where a model that comes with its weights is found; what is there, model.sha256 says
         "model.title",
         "sampler.batch_size",
         "sampler.title",

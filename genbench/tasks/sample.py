@@ -20,7 +20,7 @@ from genbench.harness import preflight
 from genbench.harness.assembly import Assembly
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.exporting import FORMATS
-from genbench.harness.finished import overlay, restore
+from genbench.harness.finished import recalled, restore
 from genbench.harness.fitting import fit
 from genbench.harness.pictures import save_grid
 from genbench.harness.progress import Progress
@@ -36,13 +36,15 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     if config["format"] not in FORMATS:
         raise UserError(f"format={config['format']}: type format={' or format='.join(FORMATS)}.")
     directory = RunDirectory(Path(config["run_dir"]))
-    config = overlay(directory.config(), config, [key_of(override) for override in typed.now])
+    config = recalled(config, [key_of(override) for override in typed.now])
     refuse_ranks("sample")
     device = resolve_device(config["device"])
     assembly = Assembly(config, device, Ranks())
     generator, trained = restore(config, assembly)
     sampler = assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
+    if not directory.started:
+        directory.claim(assembly.config, typed.overrides)
     source = Source(
         generator, sampler, fit(sampler, generator, assembly), config["sampler"]["batch_size"], device
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,83 @@ def test_mistakes_are_answered_in_one_line(trained: Path, typed: list[str], said
     assert refused.returncode == 2
     assert said in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+# ------------------------------------------------------------------------- a diffusers checkpoint as a model
+
+
+def checkpoint(at: Path, seed: int = 0) -> Path:
+    """A small pipeline of random weights, as diffusers saves it."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (the extra `peers`)")
+    torch.manual_seed(seed)
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(num_train_timesteps=50)).save_pretrained(at)
+    return at
+
+
+def test_a_diffusers_checkpoint_is_scored_and_sampled_without_training(tmp_path: Path) -> None:
+    theirs, run = checkpoint(tmp_path / "theirs"), tmp_path / "run"
+    model = ["model=diffusers", f"model.path={theirs}", f"run_dir={run}"]
+    quick = ["device=cpu", "sampler.steps=2", f"metrics.n_samples={COUNT}"]
+    for _ in range(2):  # the second time the run is there
+        said = genbench("task=evaluate", *model, *quick).stdout
+    result = Result.read(Path(said.split("record")[1].strip()))
+    assert (result.model.name, result.training.steps, result.sampling.nfe_max) == ("diffusers", 0, 2)
+    assert len(result.config["model"]["sha256"]) == 64
+    assert result.metrics[0].name == f"fd_digits@{COUNT}"
+
+    genbench("task=sample", f"run_dir={run}", "n=3")
+    shutil.move(theirs, tmp_path / "moved")
+    moved = ["task=evaluate", *model[:1], f"model.path={tmp_path / 'moved'}", f"run_dir={tmp_path / 'b'}"]
+    again = genbench(*moved, *quick).stdout
+    assert Result.read(Path(again.split("record")[1].strip())).config_hash == result.config_hash
+
+    checkpoint(theirs, seed=1)
+    refused = genbench("task=sample", f"run_dir={run}", check=False)
+    assert refused.returncode == 2
+    assert "is not the checkpoint of this run" in refused.stderr
+
+
+def test_it_is_not_trained_and_not_anothers_size(tmp_path: Path) -> None:
+    theirs = checkpoint(tmp_path / "theirs")
+    model = ["model=diffusers", f"model.path={theirs}", f"run_dir={tmp_path / 'a'}", "device=cpu"]
+    for typed, said in (
+        (["logger=none"], "task=evaluate or task=sample"),
+        (["dataset=mnist"], "makes images of"),
+    ):
+        refused = genbench(*model, *typed, check=False)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["model=diffusers"], "type model.path=DIR"),
+        (["model=diffusers", "model.path=nowhere"], "nowhere has no config.json"),
+        (["model=ddpm"], "has no readable checkpoint. Train first"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing(typed: list[str], said: str, tmp_path: Path) -> None:
+    where = [f"run_dir={tmp_path / 'a'}", "device=cpu"]
+    refused = genbench("task=evaluate", *typed, *where, check=False)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_section_typed_again_is_no_change(trained: Path) -> None:
+    few = ["sampler.steps=1", "metrics.n_samples=20"]
+    genbench("task=evaluate", f"run_dir={trained}", "model=ddpm", "dataset=digits", *few)
+    refused = genbench("task=evaluate", f"run_dir={trained}", "model=flow", *few, check=False)
+    assert "model cannot be changed" in refused.stderr
