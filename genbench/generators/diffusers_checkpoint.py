@@ -108,7 +108,7 @@ class CheckpointFolder:
     def schedule(self) -> DiscreteVP:
         """The noise it was trained with. What a scheduler leaves out has diffusers' default."""
         said = self.scheduler
-        name = said.get("beta_schedule")
+        name = str(said.get("beta_schedule"))
         if said.get("rescale_betas_zero_snr"):
             raise UserError(f"{self._noise()} rescales betas until no signal is left at T; that is not read.")
         if said.get("trained_betas") is not None:
