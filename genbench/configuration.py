@@ -37,6 +37,7 @@ CARRIED_OUT = frozenset(
         "speed",  # what task=speed times
         "solvers",  # what task=solvers compares
         "walk",  # which runs task=walk shows
+        "runs",  # which runs task=compare compares
         "n",  # how many images task=sample writes
         "format",  # and as what
         "images",  # where task=score finds its images

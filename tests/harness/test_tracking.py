@@ -28,7 +28,7 @@ from genbench.harness.tracking import (
     Wandb,
     wandb_mode,
 )
-from genbench.harness.tracking.wandb_logger import direction_of
+from genbench.harness.tracking.direction import direction_of
 
 QUICK = {"x_disable_stats": True, "x_disable_meta": True, "silent": True}
 

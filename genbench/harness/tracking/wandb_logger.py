@@ -13,7 +13,6 @@ import json
 import logging
 import netrc
 import os
-import re
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from genbench.errors import UserError
 from genbench.harness import durable
+from genbench.harness.tracking.direction import direction_of
 from genbench.harness.tracking.metrics_file import Row
 from genbench.harness.tracking.tracker import RunInfo
 
@@ -45,21 +45,6 @@ _SETTINGS = {
     "login_timeout": 30.0,
     "finish_timeout": 300.0,  # without a network, finishing would otherwise wait for ever
 }
-
-_LOWER = re.compile(
-    r"(s?fid|fid_infinity|cmmd|nll|bits_per_dim|(s?fd|kid|class_fd|modes_tv|modes_missing)(_.*)?)",
-    re.IGNORECASE,
-)
-_HIGHER = re.compile(r"((is|precision|recall|density|coverage|class_accuracy)(_.*)?)", re.IGNORECASE)
-
-
-def direction_of(name: str) -> str | None:
-    """Which way a metric is better, by its name: "min", "max", or None where there is no telling.
-
-    "preview/fid@2000" and "fd_digits" are better lower, "is_digits" and "recall" higher.
-    """
-    metric = name.split("/")[-1].split("@")[0]
-    return "min" if _LOWER.fullmatch(metric) else "max" if _HIGHER.fullmatch(metric) else None
 
 
 def wandb_mode(
