@@ -14,6 +14,7 @@ import logging
 import netrc
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,7 @@ class Wandb:
     """`logger=wandb`. mode: see `wandb_mode`; settings: more of `wandb.Settings`, for experts and tests.
 
     Every metric is drawn over "step"; the best value of those that have a direction is kept in the summary.
+    The result is an artifact of the run; checkpoints are where `checkpoints` says so, for they are large.
     """
 
     def __init__(
@@ -108,9 +110,11 @@ class Wandb:
         project: str = "genbench",
         entity: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        checkpoints: bool = False,
     ) -> None:
         self.mode, self.project, self.entity = mode, project, entity
         self.settings = dict(settings or {})
+        self.checkpoints = checkpoints
         self._run: Any = None
         self._known: set[str] = set()
         self._through = -1  # W&B has every line up to this step
@@ -159,6 +163,25 @@ class Wandb:
             import wandb
 
             self._send(step, {name: wandb.Image(str(png_path))})
+
+    def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
+        if self._run is None or (kind == "checkpoint" and not self.checkpoints):
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"{self._run.id}-{kind}", type=kind)
+        for file in files:
+            # Offline it is read when the run is synced. A checkpoint is written once; a record changes when
+            # the run goes on.
+            kept = file if kind == "checkpoint" else self._copied(file)
+            # Else W&B would copy it to the home directory, which may be small, or read-only.
+            artifact.add_file(str(kept.absolute()), file.name, policy="immutable")
+        self._run.log_artifact(artifact, aliases=list(aliases))
+
+    def _copied(self, file: Path) -> Path:
+        folder = self._folder / "kept" / self._segment
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(file, folder))
 
     def finish(self, summary: Mapping[str, float], exit_code: int) -> None:
         if self._run is None:
