@@ -1,5 +1,7 @@
 """The command line, `python -m genbench NAME=VALUE ...`: Hydra composes a configuration, a task runs it.
 
+`genbench.words` reads shorter ways of typing a task.
+
 Torch is not imported here: help and configuration errors answer at once. A run that fails for a reason the
 user can mend prints that reason and nothing else. In a multirun one failure does not hide the others: all
 jobs are tried and the failures listed at the end.
@@ -29,6 +31,7 @@ from genbench import validation
 from genbench.configuration import SAMPLER_PARTS, conf_dir, resolve
 from genbench.errors import Stopped, UserError
 from genbench.harness.rundir import RunDirectory
+from genbench.words import spelled_out
 
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
@@ -106,7 +109,10 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
         return [each for each in IMPLIED.get(str(task), []) if key_of(each) not in values]
     if "run_dir" not in values:
         raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
-    saved = RunDirectory(Path(values["run_dir"])).overrides()
+    directory = RunDirectory(Path(values["run_dir"]))
+    if "model" in values and not directory.started:
+        return []  # of a model that comes with its weights, whose run begins here
+    saved = directory.overrides()
     return recall(saved, [a for a in arguments if "=" in a])
 
 
@@ -219,6 +225,7 @@ def main() -> None:
     _sweep.runs.clear()
     _sweep.failures.clear()
     try:
+        sys.argv[1:] = spelled_out(sys.argv[1:], TASKS)
         _recalled[:] = _recalled_overrides(sys.argv[1:])
         folder = conf_dir()
     except UserError as error:

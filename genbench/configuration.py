@@ -37,10 +37,14 @@ CARRIED_OUT = frozenset(
         "speed",  # what task=speed times
         "solvers",  # what task=solvers compares
         "walk",  # which runs task=walk shows
+        "runs",  # which runs task=compare compares
         "n",  # how many images task=sample writes
+        "format",  # and as what
         "images",  # where task=score finds its images
+        "images_range",  # and which of their values are black and white
         "dataset.title",
         "dataset.licence",
+        "model.path",  # where a model that comes with its weights is found; what is there, model.sha256 says
         "model.title",
         "sampler.batch_size",
         "sampler.title",

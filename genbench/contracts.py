@@ -173,6 +173,14 @@ class Illustrates(Protocol):
         """Pictures by name, made of a few unseen images [B, C, H, W] in [-1, 1]."""
 
 
+@runtime_checkable
+class Pretrained(Protocol):
+    """Optional: a generator that comes with its weights, and is sampled and scored without training."""
+
+    weights_sha256: str
+    """Of all that its answers depend on; it stands in the record as `model.sha256`."""
+
+
 # ------------------------------------------------------------------------------------- values on the way
 
 Noise = Any  # what a corruption draws once per trajectory: a tensor, or a structure of tensors of its own

@@ -8,7 +8,7 @@ from pathlib import Path
 USAGE = """\
 genbench: train, sample, score and compare image generators.
 
-usage: python -m genbench [NAME=VALUE ...]          (installed: genbench [NAME=VALUE ...])
+usage: python -m genbench [TASK [RUN ...]] [NAME=VALUE ...]          (installed: genbench ...)
 
 Examples
   python -m genbench                                    a DDPM on real digits, on a CPU, in minutes
@@ -17,7 +17,8 @@ Examples
   python -m genbench -m dataset=digits seed=0,1,2       three training seeds, one after the other
   python -m genbench task=evaluate run_dir=runs/a sampler=ancestral sampler.steps=1000
   python -m genbench task=sample run_dir=runs/a n=64    images to runs/a/samples/
-  python -m genbench task=score images=DIR|ZIP|NPZ dataset=cifar10
+  python -m genbench task=score images=DIR|ZIP|NPZ|NPY dataset=cifar10
+  python -m genbench compare runs/a runs/b              settings, scores, cost, and a picture
   python -m genbench task=solvers run_dir=runs/a        every sampler on a run; without run_dir on an oracle
   python -m genbench.leaderboard submit runs/a runs/b runs/c
 """

@@ -5,6 +5,7 @@ A table: the answer to a mistake should not depend on which part of the suite wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,10 +100,26 @@ class Several:
         return f"a list, [...], of which each is {self.each}"
 
 
-SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several] = {
+@dataclass(frozen=True)
+class Range:
+    """Two numbers, the first below the second; None too."""
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return True
+        numbers = isinstance(value, list) and len(value) == 2
+        numbers = numbers and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+        return numbers and -math.inf < value[0] < value[1] < math.inf
+
+    def __str__(self) -> str:
+        return "two numbers, the first below the second, such as [-1,1], or null"
+
+
+SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several | Range] = {
     "seed": Whole(0),
     "conditional": Truth(),
     "n": Whole(1),
+    "images_range": Range(),
     "trainer.steps": Whole(1),
     "trainer.batch_size": Whole(1),
     "trainer.accumulate": Whole(1),
@@ -126,6 +143,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several] = {
     "solvers.steps": Several(Whole(1)),
     "solvers.tolerances": Several(Real()),
     "solvers.images": Whole(1),
+    "runs": Several(Text(), empty=True),
     "walk.beside": Several(Text(), empty=True),
     "speed.parts": Several(Text()),
     "speed.rounds": Whole(2, optional=True),

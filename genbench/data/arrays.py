@@ -1,50 +1,174 @@
-"""Images somebody brings to be scored: a folder or zip of pictures, or an npz of uint8 pixels."""
+"""Images somebody brings to be scored: a folder or zip of pictures, or an array of pixels in an npz or npy.
+
+What is brought is taken as it is or refused by name. Two things no file says are never guessed: which values
+of a float array are black and white, and which of several arrays holds the images. Nothing is unpickled.
+"""
 
 from __future__ import annotations
 
 import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genbench.contracts import UserError
-from genbench.data.folder import Folder
+from genbench.data.cache import decode_or_reuse
+from genbench.data.decoding import Exact
+from genbench.data.images import canonical
+from genbench.data.pictures import open_pictures
+from genbench.ops.quantize import quantize
 
-ARRAY_NAMES = ("images", "arr_0", "samples")
-"""What an npz may call its pixels: ours, numpy's own (which other suites write), and a common third."""
+ARRAY = "arr_0"
+"""What the pixels of a samples.npz are called: `numpy.savez(file, pixels)` names them so, and that name is
+read by the evaluator of guided-diffusion (Dhariwal & Nichol 2021)."""
+LABELS = "arr_1"
+"""What it calls their classes, int64 [N]."""
+ARRAY_NAMES = (ARRAY, "images", "samples")
+"""What an npz of several arrays may call its pixels."""
+
+OVERSHOOT = 0.5
+"""By how much of a range's width values may lie beyond it and be clipped. A sampler that does not clip
+overshoots by less; another range (0 ... 255 where 0 ... 1 was typed) by more."""
+
+_ADVICE = " Resize them all by one filter before they are scored, and say which: scores depend on it."
+_CHUNK = 1024
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
-def load_images(path: Path, channels: int, resolution: int, data_root: Path) -> Tensor:
-    """uint8 [N, C, H, W] from a folder, a zip, or an npz whose array is uint8 [N, H, W, C] or [N, C, H, W].
+@dataclass(frozen=True)
+class Brought:
+    """Images to score: uint8 [N, C, H, W], and a line on what they were found to be."""
 
-    Raises UserError naming the file where it is missing, unreadable or of another size. Nothing is unpickled.
+    images: Tensor
+    found: str
+
+
+def load_images(
+    path: Path,
+    channels: int,
+    resolution: int,
+    data_root: Path,
+    levels: Sequence[float] | None = None,
+) -> Brought:
+    """The images at `path`, each [channels, resolution, resolution].
+
+    A folder (however deep) or zip of PNG, JPEG or WebP pictures; an npz of one array, or of several of which
+    one has a name of `ARRAY_NAMES`; an npy. Arrays are [N, H, W, C], [N, C, H, W] or, where images have one
+    channel, [N, H, W]. levels: the values that are black and white, for arrays that are not uint8; pixels
+    between are quantised as samples are, those beyond clipped. data_root: where large decoded collections are
+    kept. Raises UserError, naming the file, where it is missing, unreadable, or anything else than this.
     """
+    path = path.expanduser()
     if not path.exists():
         raise UserError(f"images={path} does not exist.")
-    if path.is_file() and path.suffix not in (".npz", ".zip"):
-        raise UserError(f"images={path} is neither a folder nor a .zip nor a .npz.")
-    if path.suffix == ".npz":
-        return _from_npz(path, channels, resolution)
-    return Folder(str(path), resolution, channels, name=path.stem or "images").load(data_root, "train").images
+    if path.is_file() and path.suffix not in (".npz", ".npy", ".zip"):
+        raise UserError(
+            f"images={path} is neither a folder nor a .zip, .npz or .npy file. Of an array, "
+            "numpy.save('images.npy', array) makes one."
+        )
+    if path.is_dir() or path.suffix == ".zip":
+        if levels is not None:
+            raise UserError(f"images_range={list(levels)} is for arrays; the pictures of {path} have 8 bits.")
+        return _pictures(path, channels, resolution, data_root)
+    name, pixels = _array(path)
+    where = f"{path} ({name})" if name else str(path)
+    ordered, layout = _channels_first(pixels, channels, resolution, where)
+    images, said = _quantised(ordered, levels, where)
+    return Brought(torch.from_numpy(images), f"{name or 'an array'} {layout}, {said}")
 
 
-def _from_npz(path: Path, channels: int, resolution: int) -> Tensor:
+def _pictures(path: Path, channels: int, resolution: int, data_root: Path) -> Brought:
+    pictures = open_pictures(path)
+    names = pictures.names
+    if not names:
+        raise UserError(f"images={path} holds no PNG, JPEG or WebP picture.")
+    title = path.stem or "images"
+    pixels = decode_or_reuse(pictures, names, channels, resolution, Exact(_ADVICE), data_root, title)
+    # In an order without regard to names: the first n of a collection sorted by class are no sample of it.
+    mixed = canonical(title, "train", pixels, None, classes=0, levels=256, provenance={})
+    return Brought(mixed.images, f"{len(names):,} pictures")
+
+
+def _array(path: Path) -> tuple[str, np.ndarray]:
+    """The array of pixels in an npz, with its name, or in an npy, with none."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            name = next((name for name in ARRAY_NAMES if name in arrays.files), None)
-            if name is None:
-                found = ", ".join(arrays.files) or "none"
-                raise UserError(f"{path} has no array named {', '.join(ARRAY_NAMES)}; it has {found}.")
-            pixels = arrays[name]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as an npz: {error}") from error
-    expected = (resolution, resolution, channels)
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) == 0:
-        raise UserError(f"{path}: found {pixels.dtype} {pixels.shape}; expected uint8 (N, {expected}).")
-    if pixels.shape[1:] == expected:
-        pixels = pixels.transpose(0, 3, 1, 2)
-    elif pixels.shape[1:] != (channels, resolution, resolution):
-        raise UserError(f"{path}: found images {pixels.shape[1:]}; this data set's are {expected} (H, W, C).")
-    return torch.from_numpy(np.ascontiguousarray(pixels))
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            return "", stored
+        with stored:
+            name = _chosen(stored.files, path)
+            return name, stored[name]
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as an npz or npy of plain numbers: {error}") from error
+
+
+def _chosen(names: Sequence[str], path: Path) -> str:
+    """Which array of an npz holds the images."""
+    known = [name for name in ARRAY_NAMES if name in names]
+    if len(known) == 1:
+        return known[0]
+    if len(names) == 1:
+        return names[0]
+    found = ", ".join(names) or "none"
+    raise UserError(
+        f"{path} has the arrays {found}; expected one, or one of several named {', '.join(ARRAY_NAMES)}. "
+        f"numpy.savez('images.npz', pixels) makes such a file."
+    )
+
+
+def _channels_first(pixels: np.ndarray, channels: int, resolution: int, where: str) -> tuple[np.ndarray, str]:
+    """A view [N, C, H, W] of the array, and what its own axes are called."""
+    side = resolution
+    shapes = {"NHWC": (side, side, channels), "NCHW": (channels, side, side)}
+    flat = channels == 1 and pixels.ndim == 3
+    shape = (*pixels.shape[1:], 1) if flat else pixels.shape[1:]
+    layout = next((axes for axes, expected in shapes.items() if shape == expected), None)
+    if layout is None or len(pixels) == 0:
+        expected = " or ".join(f"[N, {', '.join(map(str, each))}]" for each in shapes.values())
+        raise UserError(f"{where}: found {pixels.dtype} {list(pixels.shape)}; expected {expected}.")
+    whole = pixels.reshape(len(pixels), *shape)
+    return (whole.transpose(0, 3, 1, 2), "NHW" if flat else layout) if layout == "NHWC" else (whole, layout)
+
+
+def _quantised(pixels: np.ndarray, levels: Sequence[float] | None, where: str) -> tuple[np.ndarray, str]:
+    """uint8 [N, C, H, W], contiguous, and how it came about."""
+    if levels is None and pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels), "uint8"
+    if pixels.dtype.kind not in "biuf":
+        raise UserError(
+            f"{where}: found {pixels.dtype}; expected uint8, or other numbers with images_range=."
+        )
+    least, most = float(pixels.min()), float(pixels.max())
+    found = f"{pixels.dtype} from {least:.4g} to {most:.4g}"
+    if not np.isfinite((least, most)).all():
+        raise UserError(f"{where}: found {found}; NaN and infinity have no grey level.")
+    if levels is None:
+        raise UserError(
+            f"{where}: found {found}; expected uint8. Which value is black and which white is not guessed: "
+            "type images_range=[-1,1], images_range=[0,1] or images_range=[0,255]."
+        )
+    black, white = levels
+    slack = OVERSHOOT * (white - black)
+    if least < black - slack or most > white + slack:
+        raise UserError(
+            f"{where}: found {found}, far beyond images_range=[{black:g},{white:g}]. Type the range they "
+            "have, or clip them first where those values are stray."
+        )
+    # Narrow floats are not widened beyond float32, so that what is in [-1, 1] meets the quantiser as our own
+    # samples do.
+    working = np.float32 if pixels.dtype.kind == "f" and pixels.dtype.itemsize <= 4 else np.float64
+    grey: np.ndarray = np.empty(pixels.shape, np.uint8)
+    scale, beyond = 2 / (white - black), 0
+    for start in range(0, len(pixels), _CHUNK):
+        part: Any = pixels[start : start + _CHUNK].astype(working)
+        beyond += int(((part < black) | (part > white)).sum())
+        scaled = torch.from_numpy(part).mul_(scale).add_(-1 - black * scale)
+        grey[start : start + _CHUNK] = quantize(scaled).numpy()
+    clipped = f", {beyond / pixels.size:.2%} of them beyond and clipped" if beyond else ""
+    return grey, f"{found} in [{black:g}, {white:g}]{clipped}"

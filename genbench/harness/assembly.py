@@ -10,7 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from genbench.contracts import Generator, Sampler, UserError
+from genbench.contracts import Generator, Pretrained, Sampler, UserError
 from genbench.data.batches import Batches
 from genbench.data.images import ImageSet, check_facts
 from genbench.harness.distributed import Ranks
@@ -78,7 +78,7 @@ class Assembly:
         return self._images[split]
 
     def generator(self) -> Generator:
-        """The untrained generator on the device; its weights depend on the seed alone."""
+        """The untrained generator on the device; its weights depend on the seed alone, or came with it."""
         seed_torch(self.config["seed"], "weights")
         generator = build(self.config["model"], "model")
         if not isinstance(generator, Generator):
@@ -86,6 +86,10 @@ class Assembly:
                 f"model._target_={self.config['model']['_target_']} made a {type(generator).__name__}, "
                 "which is not a genbench.contracts.Generator. Derive it from that class."
             )
+        if isinstance(generator, Pretrained):
+            # What was found is what the record is of, and what a later evaluation must find again.
+            model = {**self.config["model"], "sha256": generator.weights_sha256}
+            self.config = {**self.config, "model": model}
         return generator.to(self.device)
 
     def sampler(self) -> Sampler:

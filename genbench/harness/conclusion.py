@@ -1,7 +1,8 @@
 """The end of a run or an evaluation: what the sampler learns, images drawn, scored, pictured and recorded.
 
-Into a folder go samples/grid.png, samples/samples.npz (uint8 NHWC), the pictures a model has of its own
-(samples/<name>.png), fitted.safetensors where the sampler learnt anything, and result.json.
+Into a folder go samples/grid.png, samples/samples.npz (uint8 NHWC, as guided-diffusion's evaluator reads it),
+the pictures a model has of its own (samples/<name>.png), fitted.safetensors where the sampler learnt
+anything, and result.json.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from safetensors.torch import save_file
 
 from genbench.contracts import Generator, Sampler
 from genbench.harness.assembly import Assembly
+from genbench.harness.exporting import save_npz
 from genbench.harness.fitting import fit
 from genbench.harness.likelihood import measure_likelihood
 from genbench.harness.pictures import illustrate, save_grid
@@ -77,8 +78,7 @@ def conclude(
             save_file(tensors, folder / "fitted.safetensors")
         result.write(folder / "result.json")
         pictures["samples"] = save_grid(scored.images[:GRID_IMAGES], folder / "samples" / "grid.png")
-        rows = scored.images.permute(0, 2, 3, 1).numpy()
-        np.savez_compressed(folder / "samples" / "samples.npz", images=rows)
+        save_npz(folder / "samples" / "samples.npz", scored.images)
         pictures |= illustrate(model, assembly, folder / "samples")
     ranks.barrier()
     return result, pictures

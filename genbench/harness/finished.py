@@ -1,4 +1,7 @@
-"""A run brought back: its configuration with new choices laid over it, and its weights."""
+"""A run brought back: its configuration with new choices laid over it, and its weights.
+
+A model that comes with its weights needs no run before it: its first evaluation makes the run directory.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from genbench.configuration import METRICS_PARTS, SAMPLER_PARTS
-from genbench.contracts import Generator, UserError
+from genbench.contracts import Generator, Pretrained, UserError
 from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.recording import Trained
@@ -20,7 +23,9 @@ REPLACEABLE = (
     "budget",
     "checkpoint",
     "n",
+    "format",
     "images",
+    "images_range",
     "run_dir",
     "logger",
     "solvers",
@@ -32,6 +37,17 @@ RECHOSEN = ("sampler", "metrics", "measures")
 """What a finished run can be given anew."""
 
 
+def recalled(composed: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """The configuration of the run in `run_dir` with what was typed laid over it (see `overlay`).
+
+    Where none lives there but a model was typed, the configuration composed, of a run that is to begin.
+    """
+    directory = RunDirectory(Path(composed["run_dir"]))
+    if "model" in typed and not directory.started:
+        return composed
+    return overlay(directory.config(), composed, typed)
+
+
 def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """The configuration of a run with what was typed now laid over it.
 
@@ -39,6 +55,7 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     now; typed: the keys typed now. Raises UserError where something was typed that the weights depend on.
     """
     tops = {key.split(".")[0] for key in typed}
+    tops -= {key for key in tops & saved.keys() if _repeated(saved[key], composed[key])}
     taken = {*REPLACEABLE, *RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, "hydra"}
     if changed := sorted(tops - taken):
         raise UserError(
@@ -60,11 +77,21 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     return config
 
 
+def _repeated(saved: Any, composed: Any) -> bool:
+    """Whether a section says nothing that the run does not: the same, or nothing where the run found out."""
+    if isinstance(saved, Mapping) and isinstance(composed, Mapping):
+        return saved.keys() == composed.keys() and all(_repeated(saved[k], composed[k]) for k in saved)
+    return composed is None or composed == saved
+
+
 def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, Trained]:
     """The model to sample from, and how it was trained: from `checkpoint` (a path, or "best"), or the newest.
 
-    Raises UserError where there is no readable checkpoint.
+    A model that comes with its weights has them already. Raises UserError where there is no readable
+    checkpoint.
     """
+    if isinstance(generator := assembly.generator(), Pretrained):
+        return generator.eval(), Trained(0, 0, 0.0, complete=True, averaged=False, world=1)
     directory = RunDirectory(Path(config["run_dir"]))
     checkpoints = Checkpoints(directory.checkpoints)
     if config["checkpoint"] not in (None, "best"):
@@ -76,7 +103,6 @@ def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, T
                 f"{directory.checkpoints} has no readable checkpoint. Train first, or give checkpoint=PATH."
             )
         state = checkpoints.load(newest)
-    generator = assembly.generator()
     average = assembly.average(generator)
     if average is not None:
         average.load_state_dict(state["average"])

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from genbench.configuration import conf_dir
-from genbench.contracts import ClassConditional, Generator, Sampler, UserError
+from genbench.contracts import ClassConditional, Generator, Pretrained, Sampler, UserError
 from genbench.harness.assembly import parameter_count
 from genbench.harness.estimate import Durations
 from genbench.harness.progress import format_duration
@@ -38,6 +38,11 @@ def check_sampler(sampler: Sampler, model: Generator, name: str) -> None:
 
 def check_trainable(model: Generator) -> None:
     """Raises UserError for a generator without phases."""
+    if isinstance(model, Pretrained):
+        raise UserError(
+            f"{type(model).__name__} comes with its weights: type task=evaluate or task=sample, and a new "
+            "run_dir=PATH."
+        )
     if not model.phases():
         raise UserError(
             f"{type(model).__name__} has nothing to train. Oracles are for task=solvers, which compares "

@@ -188,6 +188,8 @@ def closed_objections(results: Sequence[Result], outside_data: str | None, rules
     if len({result.training.seed for result in results}) < TRAINING_SEEDS:
         lines.append(f"{len(results)} training seed(s); at least {TRAINING_SEEDS} are needed")
     steps = sorted({result.training.steps for result in results})
+    if 0 in steps:
+        lines.append("the weights were not trained here, so nothing tells what they have seen")
     if len(steps) > 1:
         lines.append(f"the runs trained for different numbers of steps: {', '.join(map(str, steps))}")
     for one, other in combinations(results, 2):

@@ -14,7 +14,7 @@ from genbench.harness import preflight
 from genbench.harness.assembly import Assembly
 from genbench.harness.conclusion import conclude
 from genbench.harness.distributed import Ranks, resolve_device
-from genbench.harness.finished import overlay, restore
+from genbench.harness.finished import recalled, restore
 from genbench.harness.likelihood import check_likelihood
 from genbench.harness.progress import Progress
 from genbench.harness.recording import describe, git_state
@@ -25,19 +25,20 @@ from genbench.harness.scoring import build_scoring
 def run(config: dict[str, Any], typed: Typed) -> float:
     """Scores the run in `run_dir` and returns the main metric."""
     directory = RunDirectory(Path(config["run_dir"]))
-    config = overlay(directory.config(), config, [key_of(override) for override in typed.now])
+    config = recalled(config, [key_of(override) for override in typed.now])
     git_state()
     device = resolve_device(config["device"])
     ranks = Ranks.initialise(device)
     try:
-        return _evaluate(config, typed, Assembly(config, device, ranks), directory)
+        return _evaluate(typed, Assembly(config, device, ranks), directory)
     finally:
         ranks.close()
 
 
-def _evaluate(config: dict[str, Any], typed: Typed, assembly: Assembly, directory: RunDirectory) -> float:
-    ranks, metrics = assembly.ranks, config["metrics"]
-    generator, trained = restore(config, assembly)
+def _evaluate(typed: Typed, assembly: Assembly, directory: RunDirectory) -> float:
+    generator, trained = restore(assembly.config, assembly)
+    config, ranks = assembly.config, assembly.ranks
+    metrics = config["metrics"]
     sampler = assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
     check_likelihood(generator, config)
@@ -46,6 +47,9 @@ def _evaluate(config: dict[str, Any], typed: Typed, assembly: Assembly, director
         print(f"{directory.path} at step {trained.steps:,}", flush=True)
         for line in (preflight.describe_model(generator, sampler, config), *lines):
             print(f"  {line}", flush=True)
+    if ranks.leads and not directory.started:
+        directory.claim(config, typed.overrides)
+    ranks.barrier()
     scoring.refer_to(assembly.images, config["dataset"]["reference"], metrics["batch_size"])
     name = f"{config['sampler']['name']}-step{trained.steps}-{config_hash(config)[:12]}"
     folder = directory.path / "evaluations" / name

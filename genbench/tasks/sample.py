@@ -1,55 +1,66 @@
-"""task=sample: images from a finished run, as PNG files in <run_dir>/samples/<sampler>-step<N>/, and a grid.
+"""task=sample: images from a finished run, and a grid of the first.
 
-The folder holds this sampler's images of these weights and nothing else, so that it can be scored as it is.
+format=png (the default) gives <run_dir>/samples/<sampler>-step<N>/, a folder of this sampler's images of
+these weights and nothing else, format=npz the same beside it as one array. Either can be scored as it is,
+here and by other suites; see `genbench.harness.exporting`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from torch import Tensor
 
 from genbench.cli import Typed, key_of
+from genbench.contracts import UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
-from genbench.harness.finished import overlay, restore
+from genbench.harness.exporting import FORMATS
+from genbench.harness.finished import recalled, restore
 from genbench.harness.fitting import fit
 from genbench.harness.pictures import save_grid
 from genbench.harness.progress import Progress
 from genbench.harness.rundir import RunDirectory
-from genbench.harness.sampling import Source
+from genbench.harness.sampling import Drawn, Source
+
+GRID = 256
+"""Images the grid shows at most."""
 
 
 def run(config: dict[str, Any], typed: Typed) -> None:
     """Draws `n` images with the first evaluation seed; image i is the same whatever n is."""
+    if config["format"] not in FORMATS:
+        raise UserError(f"format={config['format']}: type format={' or format='.join(FORMATS)}.")
     directory = RunDirectory(Path(config["run_dir"]))
-    config = overlay(directory.config(), config, [key_of(override) for override in typed.now])
+    config = recalled(config, [key_of(override) for override in typed.now])
     refuse_ranks("sample")
     device = resolve_device(config["device"])
     assembly = Assembly(config, device, Ranks())
     generator, trained = restore(config, assembly)
     sampler = assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
+    if not directory.started:
+        directory.claim(assembly.config, typed.overrides)
     source = Source(
         generator, sampler, fit(sampler, generator, assembly), config["sampler"]["batch_size"], device
     )
-    folder = directory.samples / f"{config['sampler']['name']}-step{trained.steps}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for earlier in folder.glob("*.png"):
-        earlier.unlink()
-    chunks = []
-    with Progress(config["n"], "sampling", unit="image") as progress:
+    shown: list[Tensor] = []
+
+    def drawing(progress: Progress) -> Iterator[Drawn]:
         for drawn in source.draw(config["n"], config["metrics"]["seeds"][0]):
-            for index, image in zip(drawn.index.tolist(), drawn.images.cpu(), strict=True):
-                pixels = image.permute(1, 2, 0).numpy()
-                picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-                picture.save(folder / f"{index:06d}.png")
-            chunks.append(drawn.images.cpu())
+            room = GRID - sum(map(len, shown))
+            shown.append(drawn.images[:room].cpu())
             progress.update(len(drawn.index))
-    grid = save_grid(torch.cat(chunks)[:256], folder.with_name(f"{folder.name}-grid.png"))
+            yield drawn
+
+    path = directory.samples / f"{config['sampler']['name']}-step{trained.steps}"
+    with Progress(config["n"], "sampling", unit="image") as progress:
+        written = FORMATS[config["format"]](drawing(progress), path)
+    grid = save_grid(torch.cat(shown), path.with_name(f"{path.name}-grid.png"))
     print(
-        f"{config['n']} images of {directory.path} at step {trained.steps:,} in {folder}, together in {grid}"
+        f"{config['n']} images of {directory.path} at step {trained.steps:,} in {written}, together in {grid}"
     )

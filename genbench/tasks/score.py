@@ -1,4 +1,4 @@
-"""task=score: score anyone's images, a folder, a zip or an npz, against a data set."""
+"""task=score: score anyone's images, a folder, a zip, an npz or an npy, against a data set."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     """
     if config["images"] is None:
         raise UserError(
-            "task=score needs the images to score: type images=DIR, images=FILE.zip or images=FILE.npz."
+            "task=score needs the images to score: type images=DIR, or images=FILE of .zip, .npz or .npy."
         )
     refuse_ranks("score")
     device = resolve_device(config["device"])
     assembly = Assembly(config, device, Ranks())
     facts = config["dataset"]
-    images = load_images(Path(config["images"]), facts["channels"], facts["resolution"], assembly.data_root)
+    shape = (facts["channels"], facts["resolution"], facts["resolution"])
+    path = Path(config["images"])
+    brought = load_images(path, *shape[:2], assembly.data_root, config["images_range"])
+    images = brought.images
     typed_count = "metrics.n_samples" in [key_of(override) for override in typed.now]
     count = config["metrics"]["n_samples"] if typed_count else len(images)
     if count > len(images):
         raise UserError(f"metrics.n_samples={count}, but {config['images']} has {len(images)} images.")
     metrics = {**config["metrics"], "n_samples": count}
-    shape = (facts["channels"], facts["resolution"], facts["resolution"])
     scoring, lines = build_scoring(assembly, metrics, shape)
     scoring.refer_to(assembly.images, facts["reference"], metrics["batch_size"])
     chunks = torch.arange(count).split(metrics["batch_size"])
     values = scoring.evaluate(((images[index].to(device), index, None) for index in chunks), count)
     print(f"{config['images']}: {count:,} images against {facts['name']} ({facts['reference']})")
-    for line in lines:
+    for line in (f"found {brought.found}", *lines):
         print(f"  {line}")
     for value in values:
         source = f"{value.extractor} {value.extractor_sha256[:12]}"

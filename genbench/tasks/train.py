@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from genbench.configuration import config_hash
 from genbench.contracts import Sampler
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
+from genbench.harness.checkpoint import Checkpoint
 from genbench.harness.conclusion import GRID_IMAGES, conclude, source_of
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.likelihood import check_likelihood
@@ -129,11 +131,23 @@ def _finish(
         trainer.tracker.log(outcome.steps, values)
         for name, path in pictures.items():
             trainer.tracker.image(outcome.steps, name, path)
+        _keep(trainer, [directory.result_file, directory.config_file, *pictures.values()])
         trainer.tracker.finish(values, 0)
         _show(sitting, result)
         if others := [path.name for name, path in pictures.items() if name != "samples"]:
             print(f"  pictures  {', '.join(others)} beside it", flush=True)
     return result.metrics[0].value
+
+
+def _keep(trainer: Trainer, result: Sequence[Path]) -> None:
+    """Hands the mirrors the best checkpoint and the newest, which may be one, and the files of the result."""
+    kept: dict[Checkpoint, list[str]] = {}
+    for alias, found in (("best", trainer.checkpoints.best()), ("latest", trainer.checkpoints.latest())):
+        if found is not None:
+            kept.setdefault(found, []).append(alias)
+    for checkpoint, aliases in kept.items():
+        trainer.tracker.keep("checkpoint", [checkpoint.path, checkpoint.seal], aliases)
+    trainer.tracker.keep("result", result, ["latest"])
 
 
 def _show(sitting: Sitting, result: Result) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
+from segments import inspect
 
 from genbench.errors import UserError
 from genbench.harness import durable
@@ -28,7 +29,7 @@ from genbench.harness.tracking import (
     Wandb,
     wandb_mode,
 )
-from genbench.harness.tracking.wandb_logger import direction_of
+from genbench.harness.tracking.direction import direction_of
 
 QUICK = {"x_disable_stats": True, "x_disable_meta": True, "silent": True}
 
@@ -480,21 +481,11 @@ def sitting(folder: Path, resumed: int, steps: range) -> Tracker:
 
 KILLED_SITTING = """
 import os, pathlib, signal, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(pathlib.Path(sys.argv[1]).parent)]
 from test_tracking import sitting
 sitting(pathlib.Path(sys.argv[2]), 20, range(30, 60, 10))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def inspect(segment: Path) -> list[dict]:
-    """The records of an offline segment."""
-    program = Path(sys.executable).with_name("wandb")
-    (file,) = segment.glob("run-*.wandb")
-    text = subprocess.run(
-        [program, "leet", "inspect", file, "--json"], check=True, capture_output=True
-    ).stdout
-    return [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.mark.slow

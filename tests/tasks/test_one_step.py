@@ -42,7 +42,7 @@ def test_what_the_sampler_learnt_is_saved_and_recorded(gan):
 
 def test_samples_of_the_run_are_had_again(gan):
     genbench("task=sample", f"run_dir={gan}", "n=3")
-    kept = np.load(gan / "samples" / "samples.npz")["images"]
+    kept = np.load(gan / "samples" / "samples.npz")["arr_0"]
     for index in range(3):
         image = np.asarray(Image.open(gan / "samples" / "decode-step4" / f"{index:06d}.png"))
         assert np.array_equal(image, kept[index, :, :, 0])
@@ -139,7 +139,7 @@ def test_a_gan_resumes_bit_for_bit(gan, tmp_path):
     for name in ("continued", "whole"):
         genbench(*longer, f"run_dir={tmp_path / name}")
     runs = [tmp_path / "continued", tmp_path / "whole"]
-    images = [np.load(run / "samples" / "samples.npz")["images"] for run in runs]
+    images = [np.load(run / "samples" / "samples.npz")["arr_0"] for run in runs]
     assert np.array_equal(*images)
     fitted = [load_file(run / "fitted.safetensors") for run in runs]
     assert all(fitted[0][name].equal(fitted[1][name]) for name in fitted[0])

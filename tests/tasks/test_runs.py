@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
 def test_a_run_leaves_everything_behind(trained):
     for name in ("config.yaml", "metrics.jsonl", "result.json", "samples/grid.png", "samples/samples.npz"):
         assert (trained / name).is_file(), name
-    images = np.load(trained / "samples" / "samples.npz", allow_pickle=False)["images"]
+    images = np.load(trained / "samples" / "samples.npz", allow_pickle=False)["arr_0"]
     assert (images.shape, images.dtype) == ((24, 8, 8, 1), np.uint8)
 
 
@@ -75,7 +75,7 @@ def test_steps_may_grow_and_equal_one_long_run(trained, tmp_path):
     genbench(*longer, f"run_dir={continued}")
     genbench(*longer, f"run_dir={tmp_path / 'whole'}")
     images = [
-        np.load(folder / "samples" / "samples.npz")["images"] for folder in (continued, tmp_path / "whole")
+        np.load(folder / "samples" / "samples.npz")["arr_0"] for folder in (continued, tmp_path / "whole")
     ]
     assert np.array_equal(*images)
     values = [Result.read(folder / "result.json").metrics for folder in (continued, tmp_path / "whole")]
@@ -87,8 +87,8 @@ def test_images_do_not_depend_on_the_sampling_batch(trained, batch_size):
     """The default batch holds all 24; the same images come out of batches of 1 and 7, within a grey level."""
     finished = genbench("task=evaluate", f"run_dir={trained}", f"sampler.batch_size={batch_size}")
     folder = Path(finished.stdout.split("record")[1].strip()).parent
-    images = np.load(folder / "samples" / "samples.npz")["images"].astype(int)
-    expected = np.load(trained / "samples" / "samples.npz")["images"].astype(int)
+    images = np.load(folder / "samples" / "samples.npz")["arr_0"].astype(int)
+    expected = np.load(trained / "samples" / "samples.npz")["arr_0"].astype(int)
     assert np.abs(images - expected).max() <= 1
     found, first = (Result.read(path / "result.json").metrics[0].value for path in (folder, trained))
     assert found == pytest.approx(first, rel=0.02)
@@ -97,8 +97,8 @@ def test_images_do_not_depend_on_the_sampling_batch(trained, batch_size):
 def test_images_and_scores_do_not_depend_on_the_number_of_ranks(trained):
     finished = genbench("task=evaluate", f"run_dir={trained}", "sampler.batch_size=5", ranks=2)
     folder = Path(finished.stdout.split("record")[1].strip()).parent
-    images = np.load(folder / "samples" / "samples.npz")["images"].astype(int)
-    expected = np.load(trained / "samples" / "samples.npz")["images"].astype(int)
+    images = np.load(folder / "samples" / "samples.npz")["arr_0"].astype(int)
+    expected = np.load(trained / "samples" / "samples.npz")["arr_0"].astype(int)
     assert np.abs(images - expected).max() <= 1
 
 
@@ -165,7 +165,7 @@ def test_sampled_images_are_the_runs_own(trained):
     genbench("task=sample", f"run_dir={trained}", "n=3")
     folder = trained / "samples" / "ddim-step6"
     pixels = np.stack([np.asarray(Image.open(folder / f"{i:06d}.png")) for i in range(3)])
-    expected = np.load(trained / "samples" / "samples.npz")["images"][:3, ..., 0]
+    expected = np.load(trained / "samples" / "samples.npz")["arr_0"][:3, ..., 0]
     assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
 
 

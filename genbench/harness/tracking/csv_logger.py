@@ -26,6 +26,9 @@ class NoLogger:
     def image(self, step: int, name: str, png_path: Path) -> None:
         pass
 
+    def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
+        pass
+
     def finish(self, summary: Mapping[str, float], exit_code: int) -> None:
         pass
 

@@ -47,6 +47,9 @@ class TensorBoard:
         with Image.open(png_path) as picture:
             self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
+    def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
+        """TensorBoard keeps no files."""
+
     def finish(self, summary: Mapping[str, float], exit_code: int) -> None:
         text = "\n".join(f"| {name} | {value:.6g} |" for name, value in summary.items())
         self._writer.add_text("summary", f"| metric | value |\n|---|---|\n{text}")

@@ -52,6 +52,9 @@ class Logger(Protocol):
     def image(self, step: int, name: str, png_path: Path) -> None:
         """A picture that was saved at `png_path`."""
 
+    def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
+        """Files worth having with the run: a "checkpoint" or the "result"; `aliases` say which, as "best"."""
+
     def finish(self, summary: Mapping[str, float], exit_code: int) -> None:
         """The run's end: its final numbers, and 0 if it went well. Called once."""
 
@@ -106,6 +109,12 @@ class Tracker:
         if self._file is not None:
             self._start()
             self._tell(lambda mirror: mirror.image(step, name, png_path))
+
+    def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
+        """Hands files to the mirrors that keep any."""
+        if self._file is not None:
+            self._start()
+            self._tell(lambda mirror: mirror.keep(kind, files, aliases))
 
     def finish(self, summary: Mapping[str, float] | None = None, exit_code: int = 0) -> None:
         """Hands over the final numbers and closes everything; a second call does nothing."""

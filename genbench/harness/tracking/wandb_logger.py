@@ -13,8 +13,8 @@ import json
 import logging
 import netrc
 import os
-import re
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from genbench.errors import UserError
 from genbench.harness import durable
+from genbench.harness.tracking.direction import direction_of
 from genbench.harness.tracking.metrics_file import Row
 from genbench.harness.tracking.tracker import RunInfo
 
@@ -45,21 +46,6 @@ _SETTINGS = {
     "login_timeout": 30.0,
     "finish_timeout": 300.0,  # without a network, finishing would otherwise wait for ever
 }
-
-_LOWER = re.compile(
-    r"(s?fid|fid_infinity|cmmd|nll|bits_per_dim|(s?fd|kid|class_fd|modes_tv|modes_missing)(_.*)?)",
-    re.IGNORECASE,
-)
-_HIGHER = re.compile(r"((is|precision|recall|density|coverage|class_accuracy)(_.*)?)", re.IGNORECASE)
-
-
-def direction_of(name: str) -> str | None:
-    """Which way a metric is better, by its name: "min", "max", or None where there is no telling.
-
-    "preview/fid@2000" and "fd_digits" are better lower, "is_digits" and "recall" higher.
-    """
-    metric = name.split("/")[-1].split("@")[0]
-    return "min" if _LOWER.fullmatch(metric) else "max" if _HIGHER.fullmatch(metric) else None
 
 
 def wandb_mode(
@@ -115,6 +101,7 @@ class Wandb:
     """`logger=wandb`. mode: see `wandb_mode`; settings: more of `wandb.Settings`, for experts and tests.
 
     Every metric is drawn over "step"; the best value of those that have a direction is kept in the summary.
+    The result is an artifact of the run; checkpoints are where `checkpoints` says so, for they are large.
     """
 
     def __init__(
@@ -123,9 +110,11 @@ class Wandb:
         project: str = "genbench",
         entity: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        checkpoints: bool = False,
     ) -> None:
         self.mode, self.project, self.entity = mode, project, entity
         self.settings = dict(settings or {})
+        self.checkpoints = checkpoints
         self._run: Any = None
         self._known: set[str] = set()
         self._through = -1  # W&B has every line up to this step
@@ -174,6 +163,25 @@ class Wandb:
             import wandb
 
             self._send(step, {name: wandb.Image(str(png_path))})
+
+    def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
+        if self._run is None or (kind == "checkpoint" and not self.checkpoints):
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"{self._run.id}-{kind}", type=kind)
+        for file in files:
+            # Offline it is read when the run is synced. A checkpoint is written once; a record changes when
+            # the run goes on.
+            kept = file if kind == "checkpoint" else self._copied(file)
+            # Else W&B would copy it to the home directory, which may be small, or read-only.
+            artifact.add_file(str(kept.absolute()), file.name, policy="immutable")
+        self._run.log_artifact(artifact, aliases=list(aliases))
+
+    def _copied(self, file: Path) -> Path:
+        folder = self._folder / "kept" / self._segment
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(file, folder))
 
     def finish(self, summary: Mapping[str, float], exit_code: int) -> None:
         if self._run is None:

@@ -1,0 +1,48 @@
+"""Short ways to type a task: `genbench compare a b` for `genbench task=compare runs=[a,b]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+from genbench.errors import UserError
+
+ABOUT: Mapping[str, str] = {
+    "compare": "runs",
+    "evaluate": "run_dir",
+    "sample": "run_dir",
+    "score": "images",
+    "solvers": "run_dir",
+    "walk": "run_dir",
+}
+"""The setting that says what a task is about, whose name may be left out."""
+
+SEVERAL = frozenset({"runs"})
+"""Those that take a list."""
+
+
+def spelled_out(arguments: Sequence[str], tasks: Sequence[str]) -> list[str]:
+    """The arguments with a task's name in front spelt out, and the words right behind it.
+
+    Everything is left as it is where the first argument is no task. Raises UserError for words that the task
+    has no use for.
+    """
+    if not arguments or arguments[0] not in tasks:
+        return list(arguments)
+    task, rest = arguments[0], list(arguments[1:])
+    words = list(takewhile(lambda word: "=" not in word and not word.startswith("-"), rest))
+    rest = rest[len(words) :]
+    if not words:
+        return [f"task={task}", *rest]
+    setting = ABOUT.get(task)
+    if setting is None or (len(words) > 1 and setting not in SEVERAL):
+        most = "nothing" if setting is None else "one word"
+        raise UserError(f"{task} takes {most} without a name, found {' '.join(words)}. Type NAME=VALUE.")
+    value = f"[{','.join(map(_quoted, words))}]" if setting in SEVERAL else words[0]
+    return [f"task={task}", f"{setting}={value}", *rest]
+
+
+def _quoted(word: str) -> str:
+    """A word as Hydra reads it unchanged, whatever is in it."""
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
