@@ -38,6 +38,7 @@ CARRIED_OUT = frozenset(
         "solvers",  # what task=solvers compares
         "walk",  # which runs task=walk shows
         "runs",  # which runs task=compare compares
+        "groups",  # what task=list lists
         "n",  # how many images task=sample writes
         "format",  # and as what
         "images",  # where task=score finds its images

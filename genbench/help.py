@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from itertools import takewhile
 from pathlib import Path
 
 USAGE = """\
@@ -19,6 +21,7 @@ Examples
   python -m genbench task=sample run_dir=runs/a n=64    images to runs/a/samples/
   python -m genbench task=score images=DIR|ZIP|NPZ|NPY dataset=cifar10
   python -m genbench compare runs/a runs/b              settings, scores, cost, and a picture
+  python -m genbench list model sampler                 what can be chosen, a line each
   python -m genbench task=solvers run_dir=runs/a        every sampler on a run; without run_dir on an oracle
   python -m genbench.leaderboard submit runs/a runs/b runs/c
 """
@@ -50,6 +53,10 @@ HIDDEN = ("recipe", "trainer")
 """Groups a newcomer need not choose from: recipes follow from model and data set."""
 
 
+SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z])")
+"""Where one ends and another begins."""
+
+
 def choices(folder: Path) -> dict[str, list[str]]:
     """The names each configuration group offers, "sub/name" for nested ones, sorted."""
     groups: dict[str, list[str]] = {}
@@ -60,6 +67,18 @@ def choices(folder: Path) -> dict[str, list[str]]:
             name for name in names if not any((group / f"{p}.yaml").is_file() for p in Path(name).parents)
         )
     return groups
+
+
+def described(folder: Path, group: str) -> dict[str, str]:
+    """The choices of a group, each with the first sentence of its file's comment."""
+    return {name: _sentence(folder / group / f"{name}.yaml") for name in choices(folder)[group]}
+
+
+def _sentence(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    said = takewhile(lambda line: line.startswith("#"), lines)
+    words = " ".join(line.lstrip("# ") for line in said if "@package" not in line)
+    return SENTENCE.split(words)[0]
 
 
 def text(folder: Path, tasks: tuple[str, ...]) -> str:

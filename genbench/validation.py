@@ -144,6 +144,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several | Range] = {
     "solvers.tolerances": Several(Real()),
     "solvers.images": Whole(1),
     "runs": Several(Text(), empty=True),
+    "groups": Several(Text(), empty=True),
     "walk.beside": Several(Text(), empty=True),
     "speed.parts": Several(Text()),
     "speed.rounds": Whole(2, optional=True),

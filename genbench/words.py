@@ -10,6 +10,7 @@ from genbench.errors import UserError
 ABOUT: Mapping[str, str] = {
     "compare": "runs",
     "evaluate": "run_dir",
+    "list": "groups",
     "sample": "run_dir",
     "score": "images",
     "solvers": "run_dir",
@@ -17,7 +18,7 @@ ABOUT: Mapping[str, str] = {
 }
 """The setting that says what a task is about, whose name may be left out."""
 
-SEVERAL = frozenset({"runs"})
+SEVERAL = frozenset({"runs", "groups"})
 """Those that take a list."""
 
 

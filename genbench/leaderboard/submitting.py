@@ -60,7 +60,7 @@ def submit(
     folders = sorted({Path(run) for run in runs})
     if not folders:
         raise UserError("No runs were given. Type: python -m genbench.leaderboard submit RUN [RUN ...]")
-    found = [(_published(_finished(run)), run) for run in folders]
+    found = [(published(finished(run)), run) for run in folders]
     found.sort(key=lambda pair: pair[0].training.seed)
     results = [result for result, _ in found]
     require_agreement(results)
@@ -105,7 +105,7 @@ def sums(contents: dict[str, bytes]) -> str:
     return "".join(f"{sha256(contents[path])}  {path}\n" for path in sorted(contents))
 
 
-def _finished(run: Path) -> Result:
+def finished(run: Path) -> Result:
     if not (run / "result.json").exists():
         raise UserError(
             f"{run}: no result.json; only finished runs can be submitted. "
@@ -122,7 +122,7 @@ def _finished(run: Path) -> Result:
     return result
 
 
-def _published(result: Result) -> Result:
+def published(result: Result) -> Result:
     """`result` without what only says where and how the run was carried out."""
     command = [override for override in result.command if determines(override)]
     return result.model_copy(update={"config": determining(result.config), "command": command})

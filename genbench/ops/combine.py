@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from genbench.ops import compiled
 from genbench.ops.random import Counter, Randomness, Stream
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -189,10 +190,13 @@ def _fusable(update: Update, noise: Tensor = ONE) -> bool:
 
 
 def _has_kernel(tensor: Tensor) -> bool:
-    return tensor.is_cuda and tensor.dtype in FUSED
+    return (tensor.is_cuda and tensor.dtype in FUSED) or compiled.takes(tensor)
 
 
 def _fused(update: Update, noise: Tensor | None = None, counter: Counter | None = None) -> Tensor:
+    tensors = update.tensors or update.inner.tensors  # type: ignore[union-attr]
+    if compiled.takes(tensors[0]):
+        return compiled.fused(update, noise, counter)
     from genbench.ops.kernels.combine import fused
 
     return fused(update, noise, counter)

@@ -1,0 +1,41 @@
+"""Which experiment a record is of: the one whose settings it has, whatever was typed to get them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+
+from genbench import cli
+from genbench.configuration import conf_dir, differences
+from genbench.help import choices
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Within, configurations can be composed."""
+    cli.register_resolvers()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
+
+
+def departures(recorded: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """What of a recorded configuration is otherwise in what these overrides mean today, "key: was -> is".
+
+    Settings that the record does not know came later, and by default do what was done before. A precision
+    that is left to the device is whatever the record's device took.
+    """
+    now = cli.composed(overrides)
+    if now["trainer"]["precision"] == "auto":
+        now["trainer"]["precision"] = recorded["trainer"]["precision"]
+    return [line for line in differences(recorded, now) if ": (absent) -> " not in line]
+
+
+def experiment(recorded: Mapping[str, Any]) -> str | None:
+    """`dataset/name` of the experiment with all the settings recorded; None where there is none."""
+    start = f"{recorded['dataset']['name']}/{recorded['model']['name']}"
+    names = [name for name in choices(conf_dir())["experiment"] if name.startswith(start)]
+    seed = f"seed={recorded['seed']}"
+    return next((name for name in names if not departures(recorded, [f"experiment={name}", seed])), None)
