@@ -99,14 +99,33 @@ class Several:
         return f"a list, [...], of which each is {self.each}"
 
 
-SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several] = {
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few words, or of true and false."""
+
+    choices: tuple[str | bool, ...]
+
+    def accepts(self, value: Any) -> bool:
+        return any(value is each or (isinstance(each, str) and value == each) for each in self.choices)
+
+    def __str__(self) -> str:
+        shown = [str(each).lower() if isinstance(each, bool) else each for each in self.choices]
+        return f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | OneOf | Several] = {
     "seed": Whole(0),
+    "threads": Whole(1, optional=True),
     "conditional": Truth(),
     "n": Whole(1),
     "trainer.steps": Whole(1),
     "trainer.batch_size": Whole(1),
     "trainer.accumulate": Whole(1),
-    "trainer.compile": Truth(),
+    "trainer.compile": OneOf((True, False, "reduce-overhead")),
+    "trainer.precision": OneOf(PRECISIONS),
     "trainer.log_every": Whole(1),
     "trainer.sample_every": Whole(1, optional=True),
     "trainer.evaluate_every": Whole(1, optional=True),
@@ -118,6 +137,9 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several] = {
     "optim.clip": Real(optional=True),
     "sampler.steps": Whole(1),
     "sampler.batch_size": Whole(1),
+    "sampler.precision": OneOf(PRECISIONS),
+    "sampler.compile": Truth(),
+    "sampler.graphs": Truth(),
     "sampler.clip": TruthOr("dynamic"),
     "sampler.rule.eta": Real(zero=True),
     "metrics.n_samples": Whole(1),
