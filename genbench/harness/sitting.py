@@ -129,6 +129,7 @@ class Sitting:
                 trainer.take,
                 sampler,
                 min(config["sampler"]["batch_size"], config["metrics"]["n_samples"]),
+                alone.inference({**config["sampler"], "compile": False}),
                 self.assembly.device,
             )
         except NotFinite:
@@ -137,7 +138,8 @@ class Sitting:
         left = config["trainer"]["steps"] - trainer.step
         compiled = config["trainer"]["compile"]
         said = preflight.describe_durations(durations, config, left, self.ranks.world)
-        self.say("time", f"{said}{', before compiling' if compiled else ''}")
+        compiling = compiled or config["sampler"].get("compile", False)
+        self.say("time", f"{said}{', before compiling' if compiling else ''}")
         if compiled:
             compile_networks(trainer.generator, None if compiled is True else compiled)
         if self.budget is None:
