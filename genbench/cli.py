@@ -180,6 +180,8 @@ def _run(cfg: DictConfig) -> float | None:
     if config["task"] not in TASKS:
         raise UserError(f"task={config['task']} is not a task. Tasks: {', '.join(TASKS)}.")
     task = importlib.import_module(f"genbench.tasks.{config['task']}")
+    if config["threads"] is not None:
+        importlib.import_module("torch").set_num_threads(config["threads"])
     job = hydra_config.job.num if multirun else None
     return task.run(config, Typed(overrides, now, job, _sweep.runs))
 

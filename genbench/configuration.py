@@ -29,6 +29,7 @@ CARRIED_OUT = frozenset(
         "task",
         "run_dir",
         "device",
+        "threads",
         "data_root",
         "logger",
         "budget",
@@ -48,6 +49,8 @@ CARRIED_OUT = frozenset(
         "model.path",  # where a model that comes with its weights is found; what is there, model.sha256 says
         "model.title",
         "sampler.batch_size",
+        "sampler.compile",
+        "sampler.graphs",
         "sampler.title",
         "metrics.batch_size",
         "metrics.weights",  # the weights' sha256 stands in the record
@@ -62,6 +65,12 @@ CARRIED_OUT = frozenset(
     }
 )
 """Dotted keys (each with everything beneath it) that say where and how a run is carried out."""
+
+AS_BEFORE = {"sampler.precision": "fp32"}
+"""Keys that are younger than recorded results, and the values that say what those did without saying it.
+
+With such a value a configuration is the same as without the key, hash and all.
+"""
 
 SAMPLER_PARTS = ("grid", "variance", "rule", "draw", "prior")
 """Groups that belong to a sampler and go when another one is chosen."""
@@ -132,7 +141,10 @@ def _plain(value: Any) -> Any:
 
 
 def determining(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that determines the result: `config` without `CARRIED_OUT`."""
+    """The part of a resolved configuration that determines the result.
+
+    `config` without `CARRIED_OUT`, and without `AS_BEFORE` where it says what was always done.
+    """
     return _without(config, CARRIED_OUT, "")
 
 
@@ -140,7 +152,7 @@ def _without(config: Mapping[str, Any], left_out: frozenset[str], prefix: str) -
     kept: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in left_out:
+        if name in left_out or (name in AS_BEFORE and value == AS_BEFORE[name]):
             continue
         group = not isinstance(value, _PLAIN) and isinstance(value, Mapping)
         inner = _without(value, left_out, f"{name}.") if group else value

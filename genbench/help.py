@@ -30,7 +30,8 @@ SETTINGS = """\
 Settings most often changed
   seed=0  device=auto|cpu|cuda  run_dir=PATH  data_root=PATH  budget=20m  conditional=true
   trainer.steps=N  trainer.batch_size=N  trainer.precision=auto|fp32|bf16  trainer.compile=true
-  sampler.steps=N  sampler.batch_size=N  metrics.n_samples=N  metrics.weights=PATH
+  sampler.steps=N  sampler.batch_size=N  sampler.precision=auto|fp32|bf16  sampler.compile=true
+  metrics.n_samples=N  metrics.weights=PATH  threads=N
 
 More
   --cfg job         print everything the run would use, and stop

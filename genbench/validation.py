@@ -115,15 +115,34 @@ class Range:
         return "two numbers, the first below the second, such as [-1,1], or null"
 
 
-SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several | Range] = {
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few words, or of true and false."""
+
+    choices: tuple[str | bool, ...]
+
+    def accepts(self, value: Any) -> bool:
+        return any(value is each or (isinstance(each, str) and value == each) for each in self.choices)
+
+    def __str__(self) -> str:
+        shown = [str(each).lower() if isinstance(each, bool) else each for each in self.choices]
+        return f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | OneOf | Several | Range] = {
     "seed": Whole(0),
+    "threads": Whole(1, optional=True),
     "conditional": Truth(),
     "n": Whole(1),
     "images_range": Range(),
     "trainer.steps": Whole(1),
     "trainer.batch_size": Whole(1),
     "trainer.accumulate": Whole(1),
-    "trainer.compile": Truth(),
+    "trainer.compile": OneOf((True, False, "reduce-overhead")),
+    "trainer.precision": OneOf(PRECISIONS),
     "trainer.log_every": Whole(1),
     "trainer.sample_every": Whole(1, optional=True),
     "trainer.evaluate_every": Whole(1, optional=True),
@@ -135,6 +154,9 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | Several | Range] = {
     "optim.clip": Real(optional=True),
     "sampler.steps": Whole(1),
     "sampler.batch_size": Whole(1),
+    "sampler.precision": OneOf(PRECISIONS),
+    "sampler.compile": Truth(),
+    "sampler.graphs": Truth(),
     "sampler.clip": TruthOr("dynamic"),
     "sampler.rule.eta": Real(zero=True),
     "metrics.n_samples": Whole(1),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from genbench.configuration import (
+    AS_BEFORE,
     CARRIED_OUT,
     conf_dir,
     config_hash,
@@ -51,6 +52,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 def test_what_was_promised_to_be_free_is_free() -> None:
     promised = "task run_dir device data_root logger budget checkpoint sampler.batch_size metrics.batch_size"
     promised += " metrics.weights trainer.compile trainer.keep trainer.progress"
+    promised += " sampler.compile sampler.graphs threads"
     cadence = {f"trainer.{what}_every" for what in ("log", "sample", "evaluate", "checkpoint")}
     assert set(promised.split()) | cadence <= CARRIED_OUT
     assert (
@@ -89,6 +91,26 @@ def test_what_determines_the_result_is_hashed_and_refused(key: str, value: Any, 
         refuse_resume(CONFIG, new, grows=True)
     assert f"\n  {line}\n" in str(caught.value)
     assert "run_dir=PATH" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", sorted(AS_BEFORE))
+def test_a_setting_younger_than_records_leaves_no_trace_unless_it_changes_results(key: str) -> None:
+    before = changed(key, AS_BEFORE[key])
+    assert config_hash(before) == config_hash(CONFIG)
+    assert group_hash(before) == group_hash(CONFIG)
+    assert differences(CONFIG, before) == []
+    refuse_resume(CONFIG, before, grows=False)
+    other = changed(key, "other")
+    assert config_hash(other) != config_hash(CONFIG)
+    assert differences(CONFIG, other) == [f'{key}: (absent) -> "other"']
+    assert differences(before, other) == differences(CONFIG, other)
+
+
+def test_sampling_in_another_precision_is_another_configuration(compose) -> None:
+    usual, narrow = compose(), compose("sampler.precision=bf16")
+    assert config_hash(usual) != config_hash(narrow)
+    for free in ("sampler.compile=true", "sampler.graphs=false", "sampler.batch_size=7", "threads=1"):
+        assert config_hash(compose(free)) == config_hash(usual)
 
 
 def test_only_the_training_seed_separates_a_group() -> None:

@@ -131,15 +131,19 @@ class Chain(Discrete):
         """KL(q(x_1 | x0) || stationary), nats for every pixel."""
         one = torch.ones((), dtype=torch.float64)
         end = self.marginal(tokens(x0, self.levels), one)
-        return _divergence(_normal(end), (self.stationary().to(end.device) + FLOOR).expand_as(end))
+        return _divergence(_normal(end), (self._stationary(end.device) + FLOOR).expand_as(end))
 
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         uniform = randomness.uniform(shape[1:], stream=Stream.TERMINAL)
-        return values(drawn_alike(self.stationary().to(uniform.device), uniform), self.levels)
+        return values(drawn_alike(self._stationary(uniform.device), uniform), self.levels)
 
     @abstractmethod
     def stationary(self) -> Tensor:
         """The law at t = 1 whatever x0 was, [V]."""
+
+    def _stationary(self, device: torch.device) -> Tensor:
+        """`stationary` on a device, which is not waited for."""
+        return self.stationary().to(device, non_blocking=True)
 
 
 def _normal(p: Tensor) -> Tensor:
@@ -199,23 +203,23 @@ class Resampled(Chain):
     def forward(self, p: Tensor, t: Tensor) -> Tensor:
         kept = self._kept(None, t, p)
         # In place, which these products allow: p is as large as memory will have it.
-        drawn = (1 - kept) * self.stationary().to(p.device)
+        drawn = (1 - kept) * self._stationary(p.device)
         return (kept * p).addcmul_(drawn, p.sum(dim=-1, keepdim=True))
 
     def marginal(self, x0: Tensor, t: Tensor) -> Tensor:
-        law = self.stationary().to(x0.device).expand(*x0.shape, self.levels)
+        law = self._stationary(x0.device).expand(*x0.shape, self.levels)
         kept = self._kept(None, t, law)
         return _raised((1 - kept) * law, x0, kept)
 
     def column(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        law = self.stationary().to(x_t.device)[x_t][..., None]
+        law = self._stationary(x_t.device)[x_t][..., None]
         kept = self._kept(s, t, law)
         return _raised(((1 - kept) * law).repeat_interleave(self.levels, dim=-1), x_t, kept)
 
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
         # What is above the chance of being kept is, scaled, as good a uniform number, and no law is needed.
         kept = expand(self.keep(t), noise.double())
-        drawn = drawn_alike(self.stationary().to(noise.device), (noise - kept) / (1 - kept))
+        drawn = drawn_alike(self._stationary(noise.device), (noise - kept) / (1 - kept))
         return values(torch.where(noise < kept, tokens(x0, self.levels), drawn), self.levels)
 
 

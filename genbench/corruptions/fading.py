@@ -29,7 +29,7 @@ class Fading(ABC):
 
     def apply(self, images: Tensor, t: Tensor) -> Tensor:
         """F_t of images [B, C, H, W] at t [] or [B]."""
-        gains, _ = self.gains(t.to(images.device), *images.shape[-2:])
+        gains, _ = self.gains(t.to(images.device, non_blocking=True), *images.shape[-2:])
         coefficients = self.basis.forward(images)
         return self.basis.inverse(coefficients * gains.unsqueeze(-3).to(images.dtype))
 
@@ -80,7 +80,7 @@ class Heat(Fading):
         self.width, self.least = width, least
 
     def gains(self, t: Tensor, height: int, width: int) -> Curve:
-        decay = self.basis.decay(height, width).to(t.device)
+        decay = self.basis.decay(height, width).to(t.device, non_blocking=True)
         size, growth = (each[..., None, None] for each in self.width(t))
         left = torch.exp(-decay * size**2 / 2)
         return (1 - self.least) * left + self.least, -(1 - self.least) * left * decay * size * growth
@@ -100,7 +100,7 @@ class Pixelation(Fading):
         rows, columns = self.basis.levels(height), self.basis.levels(width)
         count = int(torch.maximum(rows[0], columns[0]))
         rows[0] = columns[0] = count  # the mean over a shorter side stays until the longer one's is reached
-        level = torch.minimum(rows[:, None], columns).to(t.device)
+        level = torch.minimum(rows[:, None], columns).to(t.device, non_blocking=True)
         faded = count * t.double()[..., None, None] - level
         fading = (faded > 0) & (faded < 1) & (level < count)
         gone = torch.where(level < count, faded.clamp(0, 1), 0.0)

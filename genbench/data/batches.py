@@ -85,7 +85,7 @@ class Batches:
             coins = torch.randint(2, (size,), generator=self._generator("flip", epoch)).bool()
             while len(self._epochs) >= 2:
                 del self._epochs[next(iter(self._epochs))]
-            self._epochs[epoch] = (order.to(device), coins.to(device))
+            self._epochs[epoch] = (order.to(device, non_blocking=True), coins.to(device, non_blocking=True))
         return self._epochs[epoch]
 
     def _generator(self, purpose: str, epoch: int) -> torch.Generator:

@@ -81,7 +81,7 @@ class Denoising(Generator):
 
     def _evaluate(self, x_t: Tensor, t: Tensor, labels: Tensor | None, **told: Tensor) -> Tensor:
         with _exact(x_t):
-            time = self.corruption.conditioning(t).to(x_t.device).expand(len(x_t))
+            time = self.corruption.conditioning(t).to(x_t.device, non_blocking=True).expand(len(x_t))
             seen = self.estimator.seen(x_t, t, self.corruption)
         return self.network(seen, time, labels if self.classes else None, **told)
 

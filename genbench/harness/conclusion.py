@@ -7,9 +7,10 @@ anything, and result.json.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -30,20 +31,18 @@ GRID_IMAGES = 64
 
 
 def source_of(
-    assembly: Assembly, model: Generator, sampler: Sampler, batch_size: int | None = None
+    assembly: Assembly, model: Generator, sampler: Sampler, settings: Mapping[str, Any] | None = None
 ) -> Source:
     """`model` as it is sampled in this run: the sampler fitted, over all ranks.
 
-    batch_size: images drawn at once, the configured sampler's where not given.
+    settings: the sampler's node of a configuration, the configured one where not given.
     """
-    return Source(
-        model,
-        sampler,
-        fit(sampler, model, assembly),
-        batch_size or assembly.config["sampler"]["batch_size"],
-        assembly.device,
-        assembly.ranks,
-    )
+    settings = assembly.config["sampler"] if settings is None else settings
+    inference = assembly.inference(settings)
+    # What is learnt is about the networks as they will be evaluated.
+    with inference.of(model):
+        fitted = fit(sampler, model, assembly)
+    return Source(model, sampler, fitted, settings["batch_size"], assembly.device, assembly.ranks, inference)
 
 
 def conclude(

@@ -111,8 +111,8 @@ class Average:
         averaged: list[Tensor] = list(self.module.parameters())
         weights: list[Tensor] = list(self.source.parameters())
         torch._foreach_lerp_(averaged, weights, 1.0 - decay)
-        for mine, theirs in zip(self.module.buffers(), self.source.buffers(), strict=True):
-            mine.copy_(theirs)
+        if buffers := list(self.module.buffers()):
+            torch._foreach_copy_(buffers, list(self.source.buffers()))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The average's tensors by name; the rule has no state."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from genbench.contracts import Batch, Generator, Sampler, Step
+from genbench.harness.inference import Inference
 from genbench.harness.phases import Plan
 from genbench.ops.random import Keys
 
@@ -66,15 +67,17 @@ def measure(
     take: Callable[[int], Iterator[Batch]],
     sampler: Sampler | None,
     batch_size: int,
+    inference: Inference,
     device: torch.device,
 ) -> Durations:
     """Times steps and evaluations on a copy of `generator`; the original is not touched.
 
-    take(step) gives the batches of a step; batch_size is the sampler's.
+    take(step) gives the batches of a step; batch_size and inference are the sampler's.
     """
     trial = copy.deepcopy(generator)
     step = _seconds_a_step(make_plan(trial), take)
-    image = None if sampler is None else _seconds_an_image(trial, sampler, batch_size, device)
+    with inference.of(trial):
+        image = None if sampler is None else _seconds_an_image(trial, sampler, batch_size, device)
     return Durations(step, image)
 
 

@@ -19,6 +19,7 @@ from genbench.harness.rundir import RunDirectory
 REPLACEABLE = (
     "task",
     "device",
+    "threads",
     "data_root",
     "budget",
     "checkpoint",

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from genbench.configuration import conf_dir
-from genbench.contracts import ClassConditional, Generator, Pretrained, Sampler, UserError
+from genbench.contracts import ClassConditional, Generator, Pretrained, Sampler, Together, UserError
 from genbench.harness.assembly import parameter_count
 from genbench.harness.estimate import Durations
 from genbench.harness.progress import format_duration
@@ -47,6 +47,17 @@ def check_trainable(model: Generator) -> None:
         raise UserError(
             f"{type(model).__name__} has nothing to train. Oracles are for task=solvers, which compares "
             "samplers on them."
+        )
+
+
+def check_compilation(model: Generator, config: Mapping[str, Any]) -> None:
+    """Raises UserError where torch.compile's CUDA graphs would overwrite gradients that are in use still."""
+    phases = model.phases()
+    several = len(phases) > 1 or any(isinstance(each, Together) or each.repeats > 1 for each in phases)
+    if config["trainer"]["compile"] == "reduce-overhead" and (several or config["trainer"]["accumulate"] > 1):
+        raise UserError(
+            "trainer.compile=reduce-overhead keeps gradients until the next evaluation and no longer: it is "
+            "for models of one phase with trainer.accumulate=1. Type trainer.compile=true."
         )
 
 

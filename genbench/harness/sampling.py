@@ -7,13 +7,14 @@ No collective happens inside the loop, so ranks may have different numbers of ch
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from genbench.contracts import ClassConditional, Fitted, Generator, Sampler
 from genbench.harness.distributed import Ranks
+from genbench.harness.inference import Inference
 from genbench.ops.quantize import pixels
 from genbench.ops.random import Keys, Stream
 
@@ -38,6 +39,7 @@ class Source:
     batch_size: int
     device: torch.device
     ranks: Ranks = Ranks()  # noqa: RUF009 - immutable
+    inference: Inference = field(default_factory=Inference)
 
     def alone(self) -> Source:
         """The same source drawn by this rank only: all the images, and no peers."""
@@ -57,6 +59,7 @@ class Source:
         labels = None
         if isinstance(self.model, ClassConditional) and self.model.classes:
             labels = keys.integers(self.model.classes, Stream.LABEL)
-        samples = self.sampler(self.model, keys, labels, self.fitted)
+        with self.inference.of(self.model):
+            samples = self.sampler(self.model, keys, labels, self.fitted)
         # In memory as they will be stored, and as extractors read them: the channels of a pixel side by side.
         return Drawn(index.cpu(), pixels(samples.images).permute(0, 3, 1, 2), samples.nfe, labels)

@@ -126,7 +126,8 @@ class Scoring:
                     seconds += time.perf_counter() - began
                     counts.append(drawn.nfe)
                     if seed == seeds[0]:
-                        kept.append(drawn.images)
+                        # Ranks gather on their devices; alone, as many as asked for need not fit on one.
+                        kept.append(drawn.images.cpu() if self.ranks.world == 1 else drawn.images)
                     if progress is not None:
                         progress.update(len(drawn.index))
                     yield drawn.images, drawn.index, drawn.labels

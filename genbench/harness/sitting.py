@@ -19,6 +19,7 @@ from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.distributed import Ranks
 from genbench.harness.estimate import measure
 from genbench.harness.finite import NotFinite
+from genbench.harness.inference import compile_networks
 from genbench.harness.progress import Progress, format_duration, parse_duration
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.stopping import Stopper
@@ -128,6 +129,7 @@ class Sitting:
                 trainer.take,
                 sampler,
                 min(config["sampler"]["batch_size"], config["metrics"]["n_samples"]),
+                alone.inference({**config["sampler"], "compile": False}),
                 self.assembly.device,
             )
         except NotFinite:
@@ -136,10 +138,10 @@ class Sitting:
         left = config["trainer"]["steps"] - trainer.step
         compiled = config["trainer"]["compile"]
         said = preflight.describe_durations(durations, config, left, self.ranks.world)
-        self.say("time", f"{said}{', before compiling' if compiled else ''}")
+        compiling = compiled or config["sampler"].get("compile", False)
+        self.say("time", f"{said}{', before compiling' if compiling else ''}")
         if compiled:
-            for network in trainer.generator.children():
-                network.compile()
+            compile_networks(trainer.generator, None if compiled is True else compiled)
         if self.budget is None:
             return None
         _, sampling = preflight.predict(durations, config, left, self.ranks.world)

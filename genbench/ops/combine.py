@@ -109,7 +109,8 @@ class Update:
 
 def expand(value: Tensor | float, like: Tensor) -> Tensor:
     """`value` of shape [] or [B] as a tensor of `like`'s dtype and device that broadcasts over [B, ...]."""
-    value = torch.as_tensor(value).to(device=like.device, dtype=like.dtype)
+    # A GPU is not waited for: what it is given of the host's is put aside before the call returns.
+    value = torch.as_tensor(value).to(like.dtype).to(like.device, non_blocking=like.is_cuda)
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
 
 
@@ -175,7 +176,7 @@ def _weighted(weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
 
 def _is(value: Tensor, number: float) -> bool:
     """Is `value` this number, as far as can be told without waiting for a GPU?"""
-    return value.ndim == 0 and not value.is_cuda and float(value) == number
+    return value.ndim == 0 and value.device.type == "cpu" and float(value) == number
 
 
 def _fusable(update: Update, noise: Tensor = ONE) -> bool:

@@ -146,13 +146,13 @@ class Keys:
             return normal(self.counter(step, stream), shape)
         count = math.prod(shape)
         lanes = self._lanes(count, step, stream)
-        normals = torch.empty(*lanes[0].shape, 4, device=self.device)
+        normals = []
         for even in (0, 2):
             radius = lanes[even].double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
             angle = lanes[even + 1].double().add_(0.5).mul_(2.0**-32).mul_(2.0 * math.pi)
-            normals[..., even] = angle.cos().mul_(radius)
-            normals[..., even + 1] = angle.sin_().mul_(radius)
-        return normals.reshape(self.batch, -1)[:, :count].reshape(self.batch, *shape)
+            normals += [angle.cos().mul_(radius).float(), angle.sin_().mul_(radius).float()]
+        # Stacked and not written to places of one tensor, which compilers make a loop over single numbers of.
+        return torch.stack(normals, dim=-1).reshape(self.batch, -1)[:, :count].reshape(self.batch, *shape)
 
 
 class Successive:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -46,8 +47,8 @@ class Judge(ABC):
     samples: int
 
     @abstractmethod
-    def __call__(self, sampler: Sampler, batch_size: int) -> Verdict:
-        """Draws `samples` images, so many at once, and judges them."""
+    def __call__(self, sampler: Sampler, settings: Mapping[str, Any]) -> Verdict:
+        """Draws `samples` images and judges them; settings: the sampler's node of a configuration."""
 
 
 class OracleJudge(Judge):
@@ -71,14 +72,14 @@ class OracleJudge(Judge):
         return Keys(torch.arange(count, device=self.device), seed)
 
     @torch.inference_mode()
-    def __call__(self, sampler: Sampler, batch_size: int) -> Verdict:
+    def __call__(self, sampler: Sampler, settings: Mapping[str, Any]) -> Verdict:
         data = self.model.sample(self._keys(self.samples, FIT_SEED)).float()
         batch = Batch(data, None, torch.arange(len(data), device=self.device))
         fitted = sampler.fit(self.model, [batch], Successive(len(data), self.seed, self.device))
         began = time.perf_counter()
         drawn = [
             sampler(self.model, Keys(index, self.seed), None, fitted)
-            for index in torch.arange(self.samples, device=self.device).split(batch_size)
+            for index in torch.arange(self.samples, device=self.device).split(settings["batch_size"])
         ]
         images = torch.cat([each.images for each in drawn]).cpu()  # on the CPU when all is done
         seconds = time.perf_counter() - began
@@ -97,17 +98,21 @@ class OracleJudge(Judge):
 class ScoreJudge(Judge):
     """The main metric of a trained model's images, as its record would state it.
 
-    source: (sampler, batch_size) -> where its images come from. The floor is what unseen real images get,
+    source: (sampler, settings) -> where its images come from. The floor is what unseen real images get,
     where the card of a shipped extractor says so.
     """
 
     def __init__(
-        self, source: Callable[[Sampler, int], Source], scoring: Scoring, samples: int, seed: int
+        self,
+        source: Callable[[Sampler, Mapping[str, Any]], Source],
+        scoring: Scoring,
+        samples: int,
+        seed: int,
     ) -> None:
         self.source, self.scoring, self.samples, self.seed = source, scoring, samples, seed
 
-    def __call__(self, sampler: Sampler, batch_size: int) -> Verdict:
-        scored = self.scoring.brief().score(self.source(sampler, batch_size), self.samples, [self.seed])
+    def __call__(self, sampler: Sampler, settings: Mapping[str, Any]) -> Verdict:
+        scored = self.scoring.brief().score(self.source(sampler, settings), self.samples, [self.seed])
         card = standing(scored.main.name, scored.main.extractor)
         return Verdict(
             scored.main.name,

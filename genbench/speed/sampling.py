@@ -22,6 +22,8 @@ from genbench.corruptions.schedules import Linear
 from genbench.generators.denoising import Denoising
 from genbench.generators.estimators import Regression
 from genbench.generators.parameterisations import Epsilon
+from genbench.harness.graphs import CudaGraphs
+from genbench.harness.inference import Inference
 from genbench.harness.sampling import Source
 from genbench.samplers.grids import Uniform
 from genbench.samplers.restore import Restore
@@ -31,7 +33,7 @@ from genbench.speed.canned import Canned
 from genbench.speed.counting import counted
 from genbench.speed.memory import peak
 from genbench.speed.networks import Diffusers, randomised, small_unet
-from genbench.speed.precision import PRECISIONS, Precision
+from genbench.speed.precision import FLOAT32, PRECISIONS, Precision
 from genbench.speed.schedulers import DDIM, TIMES
 from genbench.speed.turns import Contestant, Fact, Row, compare
 
@@ -57,10 +59,23 @@ def rows(settings: Mapping[str, Any], bench: Bench) -> Iterator[Row]:
         yield from _alone(larger, growth["batch_size"], side, settings["steps"], bench)
 
 
-def source(network: nn.Module, side: int, batch: int, steps: int, device: torch.device) -> Source:
-    """Our sampling of a network of noise, as a run does it."""
+def source(
+    network: nn.Module,
+    side: int,
+    batch: int,
+    steps: int,
+    device: torch.device,
+    inference: Inference | None = None,
+) -> Source:
+    """Our sampling of a network of noise, as a run does it where `inference` is the run's."""
     model = Denoising(network, CORRUPTION, Regression(Epsilon()), (3, side, side))
-    return Source(model, Restore(steps, Uniform(), Eta(0.0), clip=False), {}, batch, device)
+    sampler = Restore(steps, Uniform(), Eta(0.0), clip=False)
+    return Source(model, sampler, {}, batch, device, inference=inference or Inference())
+
+
+def usual(device: torch.device, precision: Precision) -> Inference:
+    """How a run evaluates networks on a device unless told otherwise."""
+    return Inference(device, precision.autocast, recorder=CudaGraphs() if device.type == "cuda" else None)
 
 
 def plain_loop(network: nn.Module, x: Tensor, steps: int) -> Tensor:
@@ -86,10 +101,14 @@ def _contestants(
 ) -> Iterator[Contestant]:
     device = bench.device
     index = torch.arange(batch, device=device)
-    drawing = source(network, 32, batch, steps, device)
+    drawing = source(network, 32, batch, steps, device, usual(device, precision))
     answer = torch.randn(batch, 3, 32, 32, device=device)
     idle = source(Canned([answer]), 32, batch, steps, device)
     yield Contestant("genbench", lambda: drawing.draw_images(index, 0), batch)
+    if device.type == "cuda":
+        ordered = source(network, 32, batch, steps, device, Inference(device, precision.autocast))
+        without = "genbench, sampler.graphs=false"
+        yield Contestant(without, lambda: ordered.draw_images(index, 0), batch)
     share = "genbench, its network answering at once: the sampler's share"
     yield Contestant(share, lambda: idle.draw_images(index, 0), batch)
 
@@ -99,7 +118,9 @@ def _contestants(
 
     yield Contestant("plain PyTorch, our network", loop, batch)
     if bench.compile:
-        compiled = source(torch.compile(network), 32, batch, steps, device)  # type: ignore[arg-type]
+        inference = usual(device, precision)
+        inference.compile = True
+        compiled = source(network, 32, batch, steps, device, inference)
         yield Contestant("genbench, network compiled", lambda: compiled.draw_images(index, 0), batch)
     if (diffusers := bench.peer("diffusers")) is None:
         return
@@ -136,7 +157,7 @@ def _compared(network: nn.Module, batch: int, precision: Precision, steps: int, 
 
 def _alone(network: nn.Module, batch: int, side: int, steps: int, bench: Bench) -> list[Row]:
     index = torch.arange(batch, device=bench.device)
-    drawing = source(network, side, batch, steps, bench.device)
+    drawing = source(network, side, batch, steps, bench.device, usual(bench.device, FLOAT32))
     work = lambda: drawing.draw_images(index, 0)
     work()
     facts: dict[str, Fact] = {**_work(network, side, steps, bench.device), "precision": "fp32"}

@@ -26,6 +26,7 @@ from genbench.corruptions.schedules import Linear
 from genbench.generators.denoising import Denoising
 from genbench.generators.estimators import Regression
 from genbench.generators.parameterisations import Epsilon, Parameterisation, Score
+from genbench.ops.compiled import compiling
 from genbench.ops.random import Ambient, Keys, Randomness
 from genbench.samplers.annealed_langevin import AnnealedLangevin
 from genbench.samplers.counting import Counted
@@ -186,6 +187,11 @@ def rows(settings: Mapping[str, Any], bench: Bench) -> Iterator[Row]:
                 yield from _compared(case, batch, settings["steps"], bench)
 
 
+def _compiled(walk: Walk, x: Tensor) -> Tensor:
+    with compiling():
+        return walk(x)
+
+
 def _compared(case: Case, batch: int, steps: int, bench: Bench) -> list[Row]:
     device = bench.device
     shape = (batch, *IMAGE_SHAPE)
@@ -207,7 +213,10 @@ def _compared(case: Case, batch: int, steps: int, bench: Bench) -> list[Row]:
 
         return Contestant(name, lambda: walk(state), steps, afresh, facts)
 
-    contestants = [contestant("genbench", ours(case, steps, answers, keys))]
+    walk = ours(case, steps, answers, keys)
+    contestants = [contestant("genbench", walk)]
+    if bench.compile and device.type == "cpu":
+        contestants.append(contestant("genbench, compiled", lambda x: _compiled(walk, x)))
     if case.noisy:
         drawn = ours(case, steps, answers, Ambient(batch, device))
         contestants.append(contestant("genbench, noise by torch.randn", drawn))

@@ -11,7 +11,7 @@ from typing import Any
 from genbench.cli import Typed, key_of
 from genbench.configuration import config_hash
 from genbench.harness import preflight
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.conclusion import conclude
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.finished import recalled, restore
@@ -30,6 +30,7 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     device = resolve_device(config["device"])
     ranks = Ranks.initialise(device)
     try:
+        config = settle_precision(config, device)
         return _evaluate(typed, Assembly(config, device, ranks), directory)
     finally:
         ranks.close()

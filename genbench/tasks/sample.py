@@ -17,15 +17,15 @@ from torch import Tensor
 from genbench.cli import Typed, key_of
 from genbench.contracts import UserError
 from genbench.harness import preflight
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, settle_precision
+from genbench.harness.conclusion import source_of
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.exporting import FORMATS
 from genbench.harness.finished import recalled, restore
-from genbench.harness.fitting import fit
 from genbench.harness.pictures import save_grid
 from genbench.harness.progress import Progress
 from genbench.harness.rundir import RunDirectory
-from genbench.harness.sampling import Drawn, Source
+from genbench.harness.sampling import Drawn
 
 GRID = 256
 """Images the grid shows at most."""
@@ -39,15 +39,13 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     config = recalled(config, [key_of(override) for override in typed.now])
     refuse_ranks("sample")
     device = resolve_device(config["device"])
-    assembly = Assembly(config, device, Ranks())
+    assembly = Assembly(settle_precision(config, device), device, Ranks())
     generator, trained = restore(config, assembly)
     sampler = assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
     if not directory.started:
         directory.claim(assembly.config, typed.overrides)
-    source = Source(
-        generator, sampler, fit(sampler, generator, assembly), config["sampler"]["batch_size"], device
-    )
+    source = source_of(assembly, generator, sampler)
     shown: list[Tensor] = []
 
     def drawing(progress: Progress) -> Iterator[Drawn]:

@@ -21,7 +21,7 @@ from genbench.cli import Typed, composed, key_of, recall
 from genbench.configuration import SAMPLER_PARTS, config_hash
 from genbench.contracts import Sampler, UserError
 from genbench.harness import preflight
-from genbench.harness.assembly import Assembly, build
+from genbench.harness.assembly import Assembly, build_sampler, settle_precision
 from genbench.harness.conclusion import source_of
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.durable import replace_file
@@ -83,7 +83,7 @@ class Comparison:
     def __init__(self, config: Mapping[str, Any], typed: Typed) -> None:
         self.typed = typed
         self.solvers = config["solvers"]
-        device = resolve_device(config["device"])
+        self.device = device = resolve_device(config["device"])
         self.saved: Mapping[str, Any] | None = None
         if config["run_dir"] is None:
             self.folder = _folder(typed)
@@ -108,8 +108,8 @@ class Comparison:
         scoring.refer_to(assembly.images, config["dataset"]["reference"], metrics["batch_size"])
         print("\n".join(lines), end="\n" if lines else "")
 
-        def source(sampler: Sampler, batch_size: int) -> Source:
-            return source_of(assembly, self.model, sampler, batch_size)
+        def source(sampler: Sampler, settings: Mapping[str, Any]) -> Source:
+            return source_of(assembly, self.model, sampler, settings)
 
         self.judge = ScoreJudge(source, scoring, metrics["n_samples"], metrics["seeds"][0])
         self.title = f"{config['model']['name']} on {config['dataset']['name']} at step {trained.steps:,}"
@@ -189,10 +189,10 @@ class Comparison:
         return label, amounts, effort, [f"sampler={name}", *fixed, *follow]
 
     def _judged(self, overrides: list[str]) -> Verdict:
-        config = self._config(overrides)["sampler"]
-        sampler = build(config, "sampler")
+        config = settle_precision(self._config(overrides), self.device)["sampler"]
+        sampler = build_sampler(config)
         preflight.check_sampler(sampler, self.model, config["name"])
-        verdict = self.judge(sampler, config["batch_size"])
+        verdict = self.judge(sampler, config)
         if not math.isfinite(verdict.value):
             raise UserError(f"its {verdict.measure} is not a number: the images are not finite.")
         return verdict

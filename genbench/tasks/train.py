@@ -56,6 +56,7 @@ def _run(sitting: Sitting) -> float:
     preflight.check_trainable(generator)
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
     preflight.check_conditional(generator, config)
+    preflight.check_compilation(generator, config)
     check_likelihood(generator, config)
     sitting.say("model", preflight.describe_model(generator, sampler, config))
     scoring, lines = build_scoring(assembly, config["metrics"], generator.image_shape)

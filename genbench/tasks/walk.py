@@ -18,7 +18,7 @@ from genbench.cli import Typed, key_of
 from genbench.contracts import ClassConditional, Denoises, Posterior, UserError
 from genbench.corruptions.masking import HIDDEN
 from genbench.harness import preflight
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.finished import overlay, restore
 from genbench.harness.fitting import fit
@@ -89,7 +89,7 @@ def _walked(run: Path, composed: dict[str, Any], typed: list[str], count: int) -
     """`count` rows of `COLUMNS` images, float32 [count * COLUMNS, 3, H, W]."""
     config = {**overlay(RunDirectory(run).config(), composed, typed), "run_dir": str(run)}
     device = resolve_device(config["device"])
-    assembly = Assembly(config, device, Ranks())
+    assembly = Assembly(settle_precision(config, device), device, Ranks())
     generator, _ = restore(config, assembly)
     if not isinstance(generator, Denoises):
         raise UserError(f"task=walk shows a corruption undone, and {config['model']['name']} has none.")
@@ -100,8 +100,10 @@ def _walked(run: Path, composed: dict[str, Any], typed: list[str], count: int) -
     conditional = isinstance(generator, ClassConditional) and generator.classes > 0
     labels = test.labels[:count] if conditional and test.labels is not None else None
     keys = Keys(torch.arange(count, device=device), config["metrics"]["seeds"][0])
-    fitted = fit(sampler, generator, assembly)
-    with torch.inference_mode():
+    inference = assembly.inference()
+    with inference.of(generator):
+        fitted = fit(sampler, generator, assembly)
+    with torch.inference_mode(), inference.of(generator):
         noise = generator.corruption.draw(x0.shape, keys)
         times = torch.linspace(0, 1, SHOWN, dtype=torch.float64)
         if generator.corruption.steps is not None:

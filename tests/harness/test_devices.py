@@ -27,6 +27,8 @@ CASES = [
     *(["model=ddpm", f"sampler={name}", "sampler.steps=4"] for name in ("dpm_solver", "dpmpp_2m", "unipc")),
     ["model=ddpm", "sampler=reverse_diffusion", FEW],
     ["model=ddpm", "sampler=annealed_langevin", "sampler.repeats=2", FEW],
+    ["model=ddpm", "sampler=analytic", FEW],
+    ["model=ddpm", "sampler=restore", "draw=normal", FEW],
     ["model=iddpm", FEW],
     ["model=ncsn", "sampler.repeats=1"],
     ["model=ncsnv2", "sampler.repeats=1"],

@@ -1,4 +1,4 @@
-"""The layers whose computation is not their definition: upsampling, attention and dropout."""
+"""The layers whose computation is not their definition: upsampling, attention, dropout; order in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from genbench.networks.attention import attend
 from genbench.networks.dropout import dropout_
+from genbench.networks.levels import memory_format
 from genbench.networks.resampling import Upsample
 
 
@@ -83,3 +84,23 @@ def test_dropout_is_nothing_outside_training_and_at_probability_zero() -> None:
     assert dropout_(x, 0.5, training=False) is x
     assert dropout_(x, 0.0, training=True) is x
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_feature_maps_lie_as_the_device_is_fast_with_them(monkeypatch) -> None:
+    """The measurements are beside `memory_format`; here, that each case is told from the others."""
+    x = torch.zeros(1)
+    assert memory_format(x) == torch.channels_last
+    assert memory_format(x.bfloat16()) == torch.contiguous_format
+    with torch.autocast("cpu", torch.bfloat16):
+        assert memory_format(x) == torch.contiguous_format
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert memory_format(x) == torch.channels_last
+    assert memory_format(x.to("meta")) == torch.preserve_format
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_bfloat16_lies_channels_last() -> None:
+    x = torch.zeros(1, device="cuda")
+    assert memory_format(x) == torch.preserve_format
+    with torch.autocast("cuda", torch.bfloat16):
+        assert memory_format(x) == torch.channels_last

@@ -15,6 +15,7 @@ from genbench.solvers.judges import OracleJudge
 
 MODEL = MixtureOracle(Gaussian(VP()), [[[[-0.6]]], [[[0.5]]]], [0.1, 0.2], [0.3, 0.7])
 CPU = torch.device("cpu")
+EVERY = {"batch_size": 500}
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Shifted(Sampler):
 
 def test_perfect_samples_reach_the_floor_and_others_do_not():
     judge = OracleJudge(MODEL, 2000, 3, CPU)
-    perfect, moved = judge(Shifted(0.0), 500), judge(Shifted(0.3), 500)
+    perfect, moved = judge(Shifted(0.0), EVERY), judge(Shifted(0.3), EVERY)
     assert perfect.value < 2.5 * judge.floor
     assert moved.value == pytest.approx(0.3, abs=2.5 * judge.floor)
     assert (moved.nfe_mean, moved.nfe_max) == (249.5, 499)
@@ -39,7 +40,7 @@ def test_perfect_samples_reach_the_floor_and_others_do_not():
 
 def test_batches_change_no_verdict():
     judge = OracleJudge(MODEL, 40, 3, CPU)
-    assert judge(Shifted(0.1), 40).value == judge(Shifted(0.1), 7).value
+    assert judge(Shifted(0.1), EVERY).value == judge(Shifted(0.1), {"batch_size": 7}).value
 
 
 def test_the_floor_falls_like_the_root_of_the_count():

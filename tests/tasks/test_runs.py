@@ -123,6 +123,19 @@ def test_another_sampler_scores_the_same_weights(trained):
     assert Result.read(trained / "result.json").sampling.sampler == "ddim"
 
 
+def test_the_same_weights_sampled_in_another_precision_are_another_result(trained):
+    typed = ["sampler.precision=bf16", "threads=2"]
+    finished = genbench("task=evaluate", f"run_dir={trained}", *typed)
+    result, usual = (
+        Result.read(Path(finished.stdout.split("record")[1].strip())),
+        Result.read(trained / "result.json"),
+    )
+    assert result.config["sampler"]["precision"] == "bf16"
+    assert result.config_hash != usual.config_hash
+    assert result.metrics[0].value != usual.metrics[0].value
+    assert result.device.name.endswith(", 2 threads")
+
+
 def test_a_sampler_typed_anew_brings_its_own_parts(tmp_path):
     """variance=small is the ancestral sampler's; evaluating with DDIM must not trip over it."""
     folder = tmp_path / "a"
@@ -266,6 +279,8 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["dataset=folder", "dataset.path={missing}"], "missing"),
         (["dataset=cifar10", "data_root={missing}"], "cifar10"),
         (["trainer.precision=fp8"], "auto, fp32 or bf16"),
+        (["trainer.compile=reduce-overhead", "trainer.accumulate=2"], "Type trainer.compile=true"),
+        (["trainer.compile=reduce-overhead", "model=fgan"], "Type trainer.compile=true"),
         (["task=evaluate", "run_dir={missing}"], "holds no run"),
         (["task=score", "images={missing}"], "does not exist"),
         (["model=nonsense"], "nonsense"),

@@ -38,7 +38,10 @@ def drawn(weights, category, before, reached, chosen, last):
     possible = weights > 0
     here = tl.min(tl.where(possible & (sums > reached[:, None]), category[None, :], none), axis=1)
     last = tl.maximum(last, tl.max(tl.where(possible, category[None, :], -1), axis=1))
-    return before + tl.sum(weights, axis=1), tl.minimum(chosen, here), last
+    # The sum of a plain load, added in a loop, is what Triton 3.6 rearranges, and fails at where `before` is
+    # used above too; a choice in between, which changes no number, keeps it from trying.
+    before += tl.sum(tl.where(possible, weights, 0.0), axis=1)
+    return before, tl.minimum(chosen, here), last
 
 
 @triton.jit

@@ -2,7 +2,6 @@
 
     inner = clamp(sum_i a_i y_i)            where there is one
     out   = sum_i k_i y_i + c inner + n z
-    next  = scale out                       in another dtype, where it is asked for
 
 A program has a block of one image's elements, a thread whole counter blocks of four, so that reads and writes
 are of 16 bytes and every word of Philox is used. Numbers are float32 inside, whatever the tensors are.
@@ -10,7 +9,7 @@ are of 16 bytes and every word of Philox is used. Numbers are float32 inside, wh
 Coefficients, the step and the seed lie behind pointers: a CUDA graph replays the kernel with what is there.
 The table is float32 [steps, rows, 1 or B], its rows
 
-    k_1 ... k_N, n, scale, c, bound, a_1 ... a_N
+    k_1 ... k_N, n, c, bound, a_1 ... a_N
 
 and the clock int64 [4] says which step of the table it is, the seed, and the noise's step and stream.
 """
@@ -38,16 +37,16 @@ ZERO = torch.zeros((), dtype=torch.float64)
 
 @triton.jit
 def step_kernel(
-    out, inner, following, y0, y1, y2, y3, y4, y5, table, clock, index,
+    out, inner, y0, y1, y2, y3, y4, y5, table, clock, index,
     size, images, stride0, stride1, stride2, stride3, stride4, stride5,
     COUNT: tl.constexpr, PER_IMAGE: tl.constexpr, INNER: tl.constexpr, BOUNDED: tl.constexpr,
-    NOISE: tl.constexpr, KEEP: tl.constexpr, FOLLOW: tl.constexpr,
+    NOISE: tl.constexpr, KEEP: tl.constexpr,
     BLOCK: tl.constexpr, TURNS: tl.constexpr, EVEN: tl.constexpr, FAST: tl.constexpr,
 ):  # fmt: skip
     """TURNS blocks of one image; EVEN says that they end where it does."""
     image = tl.program_id(0).to(tl.int64)
     first = tl.program_id(1) * TURNS
-    ROWS: tl.constexpr = 2 * COUNT + 4 if INNER else COUNT + 2
+    ROWS: tl.constexpr = 2 * COUNT + 3 if INNER else COUNT + 1
     columns = images if PER_IMAGE else 1
     table += tl.load(clock) * ROWS * columns
     if PER_IMAGE:
@@ -62,18 +61,16 @@ def step_kernel(
     for i in tl.static_range(COUNT):
         weights += (tl.load(table + i * columns),)
         if INNER:
-            inner_weights += (tl.load(table + (COUNT + 4 + i) * columns),)
+            inner_weights += (tl.load(table + (COUNT + 3 + i) * columns),)
     if NOISE:
         seed = tl.load(clock + 1).to(tl.uint32)
         step = tl.load(clock + 2).to(tl.uint32)
         stream = tl.load(clock + 3).to(tl.uint32)
         key = tl.load(index + image).to(tl.uint32)
         deviation = tl.load(table + COUNT * columns) * UNIT
-    if FOLLOW:
-        scale = tl.load(table + (COUNT + 1) * columns)
     if INNER:
-        share = tl.load(table + (COUNT + 2) * columns)
-        bound = tl.load(table + (COUNT + 3) * columns)
+        share = tl.load(table + (COUNT + 1) * columns)
+        bound = tl.load(table + (COUNT + 2) * columns)
 
     for turn in tl.static_range(TURNS):
         offset = (first + turn) * BLOCK + tl.arange(0, BLOCK)
@@ -98,16 +95,12 @@ def step_kernel(
             block = ((first + turn) * (BLOCK // 4)).to(tl.uint32)
             total = tl.fma(normals(block, step, stream, key, seed, BLOCK, FAST), deviation, total)
         tl.store(out + image * size + offset, total.to(out.dtype.element_ty), mask=real)
-        if FOLLOW:
-            scaled = (total * scale).to(following.dtype.element_ty)
-            tl.store(following + image * size + offset, scaled, mask=real)
 
 
-@triton_op("genbench::combine", mutates_args={"out", "inner", "following"})
+@triton_op("genbench::combine", mutates_args={"out", "inner"})
 def launch(
     out: Tensor,
     inner: Tensor | None,
-    following: Tensor | None,
     tensors: Sequence[Tensor],
     table: Tensor,
     clock: Tensor,
@@ -117,9 +110,9 @@ def launch(
 ) -> None:
     """One update into `out`, which may be one of the tensors; see the head of this file.
 
-    out: [B, ...], contiguous, as are inner (the inner sum) and following (scale out), where they are wanted;
-    tensors: up to MOST, [B, D] with any distance between images; table: float32, contiguous; index: int64
-    [B], the images' numbers, or None for no noise; summed: is there an inner sum; bounded: has it a bound?
+    out: [B, ...], contiguous, as is inner (the inner sum), where it is wanted; tensors: up to MOST, [B, D]
+    with any distance between images; table: float32, contiguous; index: int64 [B], the images' numbers, or
+    None for no noise; summed: is there an inner sum; bounded: has it a bound?
     """
     images, size = len(out), math.prod(out.shape[1:])
     warps = 1 if size <= 128 else 2
@@ -129,10 +122,10 @@ def launch(
     pointers = [*tensors, *[table] * (MOST - len(tensors))]
     strides = [each.stride(0) for each in pointers]
     traceable(step_kernel)[(images, triton.cdiv(size, block * turns))](
-        out, table if inner is None else inner, table if following is None else following, *pointers,
-        table, clock, clock if index is None else index, size, images, *strides,
+        out, table if inner is None else inner, *pointers, table, clock,
+        clock if index is None else index, size, images, *strides,
         COUNT=len(tensors), PER_IMAGE=table.shape[-1] > 1, INNER=summed, BOUNDED=bounded,
-        NOISE=index is not None, KEEP=inner is not None, FOLLOW=following is not None,
+        NOISE=index is not None, KEEP=inner is not None,
         BLOCK=block, TURNS=turns, EVEN=size % (block * turns) == 0, FAST=out.is_cuda, num_warps=warps,
     )  # fmt: skip
 
@@ -140,18 +133,19 @@ def launch(
 def rows(
     weights: Sequence[Tensor],
     noise: Tensor | None = None,
-    scale: Tensor = ONE,
     share: Tensor = ONE,
     bound: Tensor | None = None,
     inner_weights: Sequence[Tensor] = (),
 ) -> Tensor:
     """One step of the table, float32 [rows, 1 or B], from coefficients of shape [] or [B] on any devices."""
-    found = [*weights, ZERO if noise is None else noise, scale]
+    found = [*weights, ZERO if noise is None else noise]
     if inner_weights:
         found += [share, ZERO if bound is None else bound, *inner_weights]
     place = next((each.device for each in found if each.is_cuda), found[0].device)
-    # One copy to the GPU where all coefficients are numbers of the host, as on a grid of times.
-    columns = torch.broadcast_tensors(*(each.double().to(place).reshape(-1) for each in found))
+    # One copy to the GPU where all coefficients are numbers of the host, as on a grid of times; and none that
+    # the host waits for.
+    there = [each.double().to(place, non_blocking=True).reshape(-1) for each in found]
+    columns = torch.broadcast_tensors(*there)
     return torch.stack(columns).float()
 
 
@@ -161,7 +155,7 @@ def normal(counter: Counter, shape: Sequence[int]) -> Tensor:
     out = torch.empty(len(index), *shape, device=index.device)
     clock = torch.tensor([0, counter.seed, counter.step, counter.stream])
     table = rows((), ONE)[None].to(index.device, non_blocking=True)
-    launch(out, None, None, [], table, clock.to(index.device, non_blocking=True), index, False, False)
+    launch(out, None, [], table, clock.to(index.device, non_blocking=True), index, False, False)
     return out
 
 
@@ -186,7 +180,6 @@ def fused(update: Update, noise: Tensor | None = None, counter: Counter | None =
     launch(
         out,
         kept,
-        None,
         [each.reshape(len(each), -1) for each in tensors],
         table.to(first.device, non_blocking=True),
         torch.tensor(clock).to(first.device, non_blocking=True),
