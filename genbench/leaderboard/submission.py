@@ -2,6 +2,7 @@
 
     submissions/<dataset>/<slug>/submission.json     who, which division, which results, the figures
                                  results/seed<k>.json
+                                 evidence/seed<k>.safetensors   images and moments, see `evidence`
                                  config.yaml         what determines the result, without the seed
                                  samples.png         a grid from the first seed
                                  SHA256SUMS          as `sha256sum --check` reads it
@@ -43,17 +44,21 @@ from genbench.leaderboard.record import (
 from genbench.leaderboard.rules import BudgetClass, budget_class
 from genbench.leaderboard.untrusted import read_json
 
-SUBMISSION, CONFIG, SAMPLES, SUMS, RESULTS = (
+SUBMISSION, CONFIG, SAMPLES, SUMS, RESULTS, EVIDENCE = (
     "submission.json",
     "config.yaml",
     "samples.png",
     "SHA256SUMS",
     "results",
+    "evidence",
 )
-"""The entries of a submission's directory; `RESULTS` is a directory, the others are files."""
+"""The entries of a submission's directory; `RESULTS` and `EVIDENCE` are directories, the others files."""
 
 RESULT_NAME = re.compile(r"seed(0|[1-9][0-9]{0,18})\.json", re.ASCII)
 """The name of a result inside `results/`."""
+
+EVIDENCE_NAME = re.compile(r"seed(0|[1-9][0-9]{0,18})\.safetensors", re.ASCII)
+"""The name of a run's evidence inside `evidence/`."""
 
 Division = Literal["closed", "open"]
 

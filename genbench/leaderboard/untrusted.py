@@ -27,6 +27,9 @@ RECORD_LIMIT = 1 << 20
 IMAGE_LIMIT = 8 << 20
 """Bytes of the largest image that is accepted."""
 
+EVIDENCE_LIMIT = 4 << 20
+"""Bytes of the largest file of evidence (digits' have 40 kB; one colour image of 1024 pixels takes 3 MB)."""
+
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """The contents of a regular file of at most `limit` bytes.
