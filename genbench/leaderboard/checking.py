@@ -26,12 +26,12 @@ from genbench.leaderboard.rules import Rules, disagreements, misnamed, misreferr
 from genbench.leaderboard.standings import Row, row
 from genbench.leaderboard.submission import (
     CONFIG,
-    EVIDENCE,
     RESULTS,
     SAMPLES,
     SUBMISSION,
     Entry,
     Figures,
+    evidence_file,
     figures,
     plain,
     read_entry,
@@ -177,7 +177,7 @@ def _submission_problems(
         if item.seed != result.training.seed or item.file != f"{RESULTS}/seed{item.seed}.json":
             yield Problem(path, f"of training seed {result.training.seed}, listed as seed {item.seed}")
         yield from _result_problems(path, result, rules)
-    known = {path for item in entry.submission.results for path in (item.file, _evidence(item.seed))}
+    known = {path for item in entry.submission.results for path in (item.file, evidence_file(item.seed))}
     for name in sorted(files.keys() - known):
         if "/" in name:
             yield Problem(directory / name, f"of no result that {SUBMISSION} lists")
@@ -188,14 +188,10 @@ def _submission_problems(
     return entry, derived
 
 
-def _evidence(seed: int) -> str:
-    return f"{EVIDENCE}/seed{seed}.safetensors"
-
-
 def _evidence_problems(entry: Entry, files: dict[str, bytes], rules: Rules) -> Iterator[Problem]:
     """Distances that do not follow from the submitted moments, and moments that are missing."""
     for result in entry.results:
-        name = _evidence(result.training.seed)
+        name = evidence_file(result.training.seed)
         path = entry.directory / name
         if name in files:
             # Here, for it imports torch, which boards without evidence do without.

@@ -2,7 +2,7 @@
 
     evidence/seed<k>.safetensors   images                   uint8 [K, H, W, C], samples 0 ... K - 1
                                    <extractor>.mean         float64 [D], of all samples
-                                   <extractor>.covariance   float32 [D (D + 1) / 2]
+                                   <extractor>.covariance   float64 [D (D + 1) / 2]
 
 all of the first evaluation seed. Moments are kept of the shipped extractors that scored the run; with them
 lie the reference's, so `check` derives
@@ -44,8 +44,8 @@ IMAGE_BYTES = 1 << 16
 
 TOLERANCE = 1e-6
 """By how much of both covariances' traces a distance derived again may differ. In float64 instead of float32
-a distance of digits moved by 2e-10 of them, with covariances rounded to float32 by 4e-10; another processor's
-convolutions differ in the last bits of float32, which stay far below 1e-6."""
+a distance of digits moved by 2e-10 of them; another processor's convolutions differ in the last bits of
+float32, which stay far below 1e-6."""
 
 BATCH = 500
 
@@ -83,9 +83,10 @@ def gather(run: Path, result: Result, rules: Rules) -> bytes:
     for metric in _distances(result, rules):
         name = metric.extractor or ""
         moments[name] = moments_of(Shipped(name), images[: metric.n_samples])
-    for line in departures(Evidence(images, moments), result, rules):
+    contents = to_bytes(images[: kept_images(result)].permute(0, 2, 3, 1), moments)
+    for line in departures(from_bytes(contents, path, result, rules), result, rules):
         raise UserError(f"{path} does not hold the images that were scored: {line}. {again}")
-    return to_bytes(images[: kept_images(result)].permute(0, 2, 3, 1), moments)
+    return contents
 
 
 def moments_of(extractor: Extractor, images: Tensor) -> Moments:
@@ -113,7 +114,7 @@ def from_bytes(contents: bytes, path: Path, result: Result, rules: Rules) -> Evi
     for name, card in cards.items():
         size = card.features
         expected[f"{name}.mean"] = (torch.float64, (size,))
-        expected[f"{name}.covariance"] = (torch.float32, (size * (size + 1) // 2,))
+        expected[f"{name}.covariance"] = (torch.float64, (size * (size + 1) // 2,))
     try:
         tensors = load(contents)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -63,6 +63,11 @@ EVIDENCE_NAME = re.compile(r"seed(0|[1-9][0-9]{0,18})\.safetensors", re.ASCII)
 Division = Literal["closed", "open"]
 
 
+def evidence_file(seed: int) -> str:
+    """The path, inside a submission, of the evidence of a training seed."""
+    return f"{EVIDENCE}/seed{seed}.safetensors"
+
+
 class ResultFile(Strict):
     """One result of a submission: its training seed, its path inside the submission and its SHA-256."""
 

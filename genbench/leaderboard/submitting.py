@@ -22,13 +22,13 @@ from genbench.leaderboard.record import Result, parse, to_bytes
 from genbench.leaderboard.rules import Rules, require_agreement, shipped_rules
 from genbench.leaderboard.submission import (
     CONFIG,
-    EVIDENCE,
     RESULTS,
     SAMPLES,
     SUBMISSION,
     SUMS,
     Division,
     Submission,
+    evidence_file,
     figures,
     plain,
     slug,
@@ -70,7 +70,7 @@ def submit(
     results = [result for result, _ in found]
     require_agreement(results)
     grid = _grid(found[0][1])
-    evidence = {f"{EVIDENCE}/seed{r.training.seed}.safetensors": gather(run, r, rules) for r, run in found}
+    evidence = {evidence_file(r.training.seed): gather(run, r, rules) for r, run in found}
     division = _division(results, division, outside_data, rules, say)
 
     row, group = figures(results), results[0].group_hash

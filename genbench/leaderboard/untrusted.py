@@ -28,7 +28,7 @@ IMAGE_LIMIT = 8 << 20
 """Bytes of the largest image that is accepted."""
 
 EVIDENCE_LIMIT = 4 << 20
-"""Bytes of the largest file of evidence (digits' have 40 kB; one colour image of 1024 pixels takes 3 MB)."""
+"""Bytes of the largest file of evidence (digits' have 70 kB; one colour image of 1024 pixels takes 3 MB)."""
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
