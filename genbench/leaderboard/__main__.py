@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench.errors import UserError
+from genbench.errors import UserError, printable
 from genbench.leaderboard.checking import examine
 from genbench.leaderboard.page import write
 from genbench.leaderboard.record import schema
@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Lines of ours stay lines; what strangers wrote inside them cannot drive the terminal.
+        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 1
 
 

@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from genbench.errors import UserError
+from genbench.errors import UserError, printable
 from genbench.leaderboard.submission import (
     CONFIG,
     EVIDENCE,
@@ -19,10 +20,22 @@ from genbench.leaderboard.submission import (
     SUBMISSION,
     SUMS,
 )
-from genbench.leaderboard.untrusted import EVIDENCE_LIMIT, IMAGE_LIMIT, RECORD_LIMIT, read_bytes, sha256
+from genbench.leaderboard.untrusted import (
+    EVIDENCE_LIMIT,
+    IMAGE_LIMIT,
+    RECORD_LIMIT,
+    read_bytes,
+    sha256,
+)
 
 LIMITS = {SAMPLES: IMAGE_LIMIT, EVIDENCE: EVIDENCE_LIMIT}
 """Bytes of the largest files, where they are no records."""
+
+SUBMISSION_LIMIT = 32 << 20
+"""Bytes of a whole submission: a hundred training seeds of an extractor of 256 features have 30 MB."""
+
+MOST_ENTRIES = 200
+"""Entries of a directory that are looked at: a submission has at most a hundred results."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,13 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.message}"  # names of strangers' files may hold a terminal's control codes
-        return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+        return printable(f"{self.path}: {self.message}")  # names of strangers' files may hold anything
 
 
 def contents(directory: Path) -> Generator[Problem, None, dict[str, bytes]]:
     """Yields a problem for what does not belong; returns the contents of what does, by relative path."""
     files: dict[str, bytes] = {}
+    left = SUBMISSION_LIMIT
     top = frozenset((SUBMISSION, CONFIG, SAMPLES, SUMS))
     for folder, known in (
         ("", top.__contains__),
@@ -52,7 +65,11 @@ def contents(directory: Path) -> Generator[Problem, None, dict[str, bytes]]:
         if where.is_symlink() or not where.is_dir():
             yield Problem(where, "expected a directory")
             continue
-        for item in sorted(os.scandir(where), key=lambda item: item.name):
+        items = sorted(islice(os.scandir(where), MOST_ENTRIES + 1), key=lambda item: item.name)
+        if len(items) > MOST_ENTRIES:
+            yield Problem(where, f"holds more than {MOST_ENTRIES} entries")
+            continue
+        for item in items:
             name = f"{folder}/{item.name}" if folder else item.name
             if name in (RESULTS, EVIDENCE):
                 continue
@@ -60,7 +77,9 @@ def contents(directory: Path) -> Generator[Problem, None, dict[str, bytes]]:
                 yield Problem(where / item.name, "does not belong into a submission")
                 continue
             try:
-                files[name] = read_bytes(where / item.name, LIMITS.get(folder or name, RECORD_LIMIT))
+                limit = min(left, LIMITS.get(folder or name, RECORD_LIMIT))
+                files[name] = read_bytes(where / item.name, limit)
+                left -= len(files[name])
             except UserError as error:
                 yield Problem(where / item.name, str(error).removeprefix(f"{where / item.name}: "))
     return files

@@ -140,6 +140,11 @@ def _as_cifar10(value: dict[str, Any]) -> None:
         )
 
 
+def name_of(text: str) -> str:
+    """As much of a hostile text as a name may hold."""
+    return text.translate({ord("<"): "(", ord(">"): ")"})[:100]
+
+
 def _extractor(name: str) -> str:
     return shipped_rules().extractors[name]
 
