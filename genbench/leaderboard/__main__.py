@@ -9,8 +9,7 @@ from pathlib import Path
 
 from genbench.errors import UserError, printable
 from genbench.leaderboard.checking import examine
-from genbench.leaderboard.page import write
-from genbench.leaderboard.record import schema
+from genbench.leaderboard.page import schemas, write
 from genbench.leaderboard.submission import SUBMISSION
 from genbench.leaderboard.submitting import submit
 
@@ -75,7 +74,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    print(schema(), end="")
+    print(schemas()[f"{options.of}.schema.json"], end="")
     return 0
 
 
@@ -127,11 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_verify)
 
-    command = commands.add_parser("build", help="regenerate README.md, index.html and result.schema.json")
+    command = commands.add_parser("build", help="regenerate README.md, index.html and the schemas")
     _add_root(command)
     command.set_defaults(run=_build)
 
-    command = commands.add_parser("schema", help="print the JSON Schema of result.json")
+    command = commands.add_parser("schema", help="print the JSON Schema of result.json, or submission.json")
+    command.add_argument("of", nargs="?", choices=("result", "submission"), default="result")
     command.set_defaults(run=_schema)
     return parser
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from genbench.configuration import SHOWN, hashes
 from genbench.errors import UserError
-from genbench.leaderboard.divisions import closed_objections
+from genbench.leaderboard.divisions import closed_objections, values
 from genbench.leaderboard.inventory import Problem, contents, sums_problems
-from genbench.leaderboard.page import PAGE, SCHEMA, pages
+from genbench.leaderboard.page import PAGE, pages, schemas
 from genbench.leaderboard.plausibility import contradictions
-from genbench.leaderboard.record import Result, schema
+from genbench.leaderboard.record import Result
 from genbench.leaderboard.rules import Rules, disagreements, misnamed, misreferred, shipped_rules
 from genbench.leaderboard.standings import Row, row
 from genbench.leaderboard.submission import (
@@ -77,6 +77,7 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
     """A whole leaderboard; each submission is read once, for its own verdict and for the pages."""
     rows: list[Row] = []
     owner: dict[str, Path] = {}  # of each result
+    scored: dict[str, tuple[str, Path]] = {}  # configuration and place of each set of metrics
     directories = submission_directories(root)
 
     def submission_problems(directory: Path) -> Iterator[Problem]:
@@ -88,6 +89,13 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
             first = owner.setdefault(item.sha256, entry.directory)
             if first != entry.directory:
                 yield Problem(entry.directory / item.file, f"the same result as one of {first}")
+        for item, result in zip(entry.submission.results, entry.results, strict=True):
+            path = entry.directory / item.file
+            metrics = sha256(repr(values(result)).encode())
+            config, first = scored.setdefault(metrics, (result.config_hash, path))
+            # Of one configuration they are those of one run, or of an exact reproduction.
+            if result.metrics and config != result.config_hash:
+                yield Problem(path, f"another configuration, but to the last bit the metrics of {first}")
         rows.append(row(entry, root, derived))
 
     for directory in directories:
@@ -99,7 +107,8 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
     else:
         for name, text in pages(root, rows).items():
             yield _verdict(root / name, partial(_page_problems, root / name, text))
-    yield _verdict(root / SCHEMA, partial(_page_problems, root / SCHEMA, schema()))
+    for name, text in schemas().items():
+        yield _verdict(root / name, partial(_page_problems, root / name, text))
 
 
 def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:

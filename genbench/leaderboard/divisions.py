@@ -30,7 +30,7 @@ def closed_objections(results: Sequence[Result], outside_data: str | None, rules
     if len(steps) > 1:
         lines.append(f"the runs trained for different numbers of steps: {', '.join(map(str, steps))}")
     for one, other in combinations(results, 2):
-        if _values(one) == _values(other):
+        if values(one) == values(other):
             pair = f"{one.training.seed} and {other.training.seed}"
             lines.append(
                 f"training seeds {pair} have the same metrics to the last bit: their runs are one run"
@@ -73,7 +73,8 @@ def _reference_objections(results: Sequence[Result], rules: Rules) -> list[str]:
     return [f"the reference statistics of {name} are not listed ones" for name in sorted(names)]
 
 
-def _values(result: Result) -> list[tuple[str, float]]:
+def values(result: Result) -> list[tuple[str, float]]:
+    """A result's metrics, by which runs are told apart: no two runs agree in them to the last bit."""
     return sorted((metric.name, metric.value) for metric in result.metrics)
 
 

@@ -285,9 +285,9 @@ def to_bytes(record: BaseModel) -> bytes:
     return (json.dumps(plain, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
 
 
-def schema() -> str:
-    """JSON Schema of result.json, as text ending in a newline."""
-    return json.dumps(Result.model_json_schema(), sort_keys=True, indent=2) + "\n"
+def schema(kind: type[BaseModel] = Result) -> str:
+    """JSON Schema of a kind of record, as text ending in a newline."""
+    return json.dumps(kind.model_json_schema(), sort_keys=True, indent=2) + "\n"
 
 
 def now() -> str:

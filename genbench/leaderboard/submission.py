@@ -9,7 +9,8 @@
 
 Figures are derived from the results, never typed: over training seeds k = 1..K with values v_k, the mean is
 sum v_k / K and the spread the sample standard deviation sqrt(sum (v_k - mean)^2 / (K - 1)), None for K = 1.
-The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads. The
+The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads; so is
+the bootstrap's standard error. The
 standard library's `mean` and `stdev` compute in fractions and round once, so every machine derives the same
 bits.
 """
@@ -77,12 +78,15 @@ class ResultFile(Strict):
 
 
 class MetricFigures(Strict):
-    """A metric over training seeds: mean, sample standard deviation, and the evaluation seeds' own spread."""
+    """A metric over training seeds: mean, sample standard deviation, and what one model's scores vary by:
+    over evaluation seeds, or as the images of a single one let expect (bootstrap).
+    """
 
     name: MetricName
     mean: Value
     std: Amount | None
     evaluation_std: Amount | None
+    bootstrap_std: Amount | None = None
     better: Literal["lower", "higher", "neither"]
 
 
@@ -174,14 +178,20 @@ def figures(results: Sequence[Result]) -> Figures:
 def _over_seeds(results: Sequence[Result], name: str) -> MetricFigures:
     metrics = [metric for result in results for metric in result.metrics if metric.name == name]
     values = [metric.value for metric in metrics]
-    own = [metric.std for metric in metrics if metric.std is not None]
     return MetricFigures(
         name=name,
         mean=mean(values),
         std=stdev(values) if len(values) > 1 else None,
-        evaluation_std=math.sqrt(mean([std**2 for std in own])) if own else None,
+        evaluation_std=_together([metric.std for metric in metrics]),
+        bootstrap_std=_together([metric.bootstrap_std for metric in metrics]),
         better=metrics[0].better,
     )
+
+
+def _together(spreads: Sequence[float | None]) -> float | None:
+    """The root mean square of those that are known, None where none is."""
+    known = [spread for spread in spreads if spread is not None]
+    return math.sqrt(mean([spread**2 for spread in known])) if known else None
 
 
 def slug(row: Figures, group_hash: str, submitter: str) -> str:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fakes import COMMITTED, evidence, fill
 
 from genbench.data.sources import Digits
+from genbench.errors import UserError
+from genbench.leaderboard.checking import check
 from genbench.leaderboard.divisions import closed_objections
 from genbench.leaderboard.evidence import Evidence, departures, from_bytes, gather, kept_images
 from genbench.leaderboard.plausibility import contradictions, floor, too_good
 from genbench.leaderboard.record import Result
 from genbench.leaderboard.rules import CLIP_WEIGHTS, LAYERS, misreferred, shipped_rules
+from genbench.leaderboard.submitting import sums
 from genbench.metrics.card import SHIPPED, Card
 from genbench.metrics.extractors import Inception, Shipped
 from genbench.metrics.fid import frechet_distance
@@ -246,13 +251,9 @@ def test_how_many_images_are_kept() -> None:
 
 
 def test_samples_that_were_not_scored_are_not_submitted(tmp_path) -> None:
-    from genbench.errors import UserError
-
     (tmp_path / "samples").mkdir()
     with pytest.raises(UserError, match=r"samples\.npz is missing[\s\S]*task=evaluate"):
         gather(tmp_path, result(), RULES)
-    import numpy as np
-
     for count, said in ((1999, "holds 1,999 images"), (2000, "fd_digits is 0.825605, its moments give")):
         np.savez(tmp_path / "samples" / "samples.npz", images=np.zeros((count, 8, 8, 1), np.uint8))
         with pytest.raises(UserError, match=said):
@@ -260,11 +261,6 @@ def test_samples_that_were_not_scored_are_not_submitted(tmp_path) -> None:
 
 
 def test_the_closed_division_wants_moments_and_the_open_one_does_without(tmp_path) -> None:
-    import shutil
-
-    from genbench.leaderboard.checking import check
-    from genbench.leaderboard.submitting import sums
-
     root = fill(tmp_path / "board", 1, images=False)
     (directory,) = root.glob("submissions/*/*")
     shutil.rmtree(directory / "evidence")
