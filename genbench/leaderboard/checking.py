@@ -41,6 +41,9 @@ from genbench.leaderboard.submission import (
 from genbench.leaderboard.submitting import PNG, config_text
 from genbench.leaderboard.untrusted import read_bytes, sha256
 
+MOST_PROBLEMS = 50
+"""Problems of one thing that are listed; a file of sums can be made to have ten thousand."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -116,6 +119,9 @@ def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
     found: list[Problem] = []
     try:
         for problem in problems():
+            if len(found) == MOST_PROBLEMS:
+                found.append(Problem(path, f"more than {MOST_PROBLEMS} problems; the rest are not shown"))
+                break
             found.append(problem)  # one by one, so that a refusal keeps what was found before it
     except UserError as error:
         message = str(error).removeprefix(f"{path}: ")

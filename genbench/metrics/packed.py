@@ -30,7 +30,7 @@ MOST_FEATURES = 256
 def pack(moments: Moments) -> tuple[Tensor, Tensor]:
     """(mean, covariance) as the module says, on the CPU."""
     covariance = moments.covariance.cpu()
-    rows, columns = torch.triu_indices(*covariance.shape)
+    rows, columns = _triangle(len(covariance))
     return moments.mean.cpu(), covariance[rows, columns]
 
 
@@ -41,10 +41,16 @@ def unpack(n: int, mean: Tensor, covariance: Tensor) -> Moments:
         raise ValueError(
             f"{size} features have {size * (size + 1) // 2} covariances, found {len(covariance)}"
         )
-    rows, columns = torch.triu_indices(size, size)
+    rows, columns = _triangle(size)
     scatter = torch.empty(size, size, dtype=torch.float64)
     scatter[rows, columns] = scatter[columns, rows] = covariance * (n - 1)
     return Moments.from_state({"n": torch.tensor([n]), "mean": mean, "scatter": scatter})
+
+
+@cache
+def _triangle(size: int) -> Tensor:
+    """Rows and columns of the upper triangle, int64 [2, size (size + 1) / 2]."""
+    return torch.triu_indices(size, size)
 
 
 def reference_path(name: str, folder: Path = SHIPPED) -> Path:

@@ -18,7 +18,7 @@ from fakes import fill
 from genbench.data.arrays import load_images
 from genbench.errors import UserError
 from genbench.leaderboard.__main__ import main
-from genbench.leaderboard.checking import check
+from genbench.leaderboard.checking import MOST_PROBLEMS, check
 from genbench.leaderboard.evidence import to_bytes
 from genbench.leaderboard.inventory import MOST_ENTRIES
 from genbench.leaderboard.page import build
@@ -237,7 +237,8 @@ def test_hostile_submissions(guarded, submission, tmp_path, capsys, kind: str, s
     if sealed and kind != "climbing sums":
         reseal(submission)
     problems = guarded(lambda: check(submission))
-    assert problems
+    assert 0 < len(problems) <= MOST_PROBLEMS + 1, "nobody reads a thousand lines"
+    assert any("holds more than" in str(p) for p in problems) == (kind == "a hundred thousand names")
     for problem in problems:
         one_line(str(problem))
     board = submission.parents[2]
