@@ -1,6 +1,7 @@
 # make demo   a DDPM on real digits: trained, sampled, scored, recorded, on a leaderboard (CPU, minutes)
 # make test   the tests
 # make lint   formatting, lint and types
+# make fuzz   a hundred times as many made-up submissions as the tests read (half an hour)
 # make soak   twenty kill -9 at random moments, each resumed, ending bit-identical to an undisturbed run
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell $(name) -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' 2>/dev/null && echo yes),$(name))))
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test lint fuzz soak clean
 
 demo: $(STAMP)
 	$(BIN)/python -m genbench run_dir=runs/demo
@@ -27,6 +28,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check genbench tests
 	$(BIN)/ruff check genbench tests
 	$(BIN)/mypy
+
+fuzz: $(STAMP)
+	GENBENCH_FUZZ=100 $(BIN)/python -m pytest tests/leaderboard/test_fuzz.py
 
 soak: $(STAMP)
 	$(BIN)/python tests/soak/kill_checkpoints.py --kills 200

@@ -7,6 +7,11 @@ class UserError(Exception):
     """Something the user can mend; the message says what was found, what was expected and what to type."""
 
 
+def printable(text: str) -> str:
+    """`text` that others wrote, without what could drive a terminal or start a line: its escapes instead."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 class Stopped(Exception):
     """A signal ended the run in good order; nothing more of it, or of its sweep, is to be started."""
 

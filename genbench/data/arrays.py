@@ -6,8 +6,6 @@ of a float array are black and white, and which of several arrays holds the imag
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genbench.contracts import UserError
+from genbench.data import npy
 from genbench.data.cache import decode_or_reuse
 from genbench.data.decoding import Exact
 from genbench.data.images import canonical
 from genbench.data.pictures import open_pictures
+from genbench.errors import UserError, printable
 from genbench.ops.quantize import quantize
 
 ARRAY = "arr_0"
@@ -38,7 +37,6 @@ overshoots by less; another range (0 ... 255 where 0 ... 1 was typed) by more.""
 
 _ADVICE = " Resize them all by one filter before they are scored, and say which: scores depend on it."
 _CHUNK = 1024
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def load_images(
         if levels is not None:
             raise UserError(f"images_range={list(levels)} is for arrays; the pictures of {path} have 8 bits.")
         return _pictures(path, channels, resolution, data_root)
-    name, pixels = _array(path)
+    name, pixels = npy.read(path, lambda names: _chosen(names, path))
     where = f"{path} ({name})" if name else str(path)
     ordered, layout = _channels_first(pixels, channels, resolution, where)
     images, said = _quantised(ordered, levels, where)
@@ -95,19 +93,6 @@ def _pictures(path: Path, channels: int, resolution: int, data_root: Path) -> Br
     return Brought(mixed.images, f"{len(names):,} pictures")
 
 
-def _array(path: Path) -> tuple[str, np.ndarray]:
-    """The array of pixels in an npz, with its name, or in an npy, with none."""
-    try:
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            return "", stored
-        with stored:
-            name = _chosen(stored.files, path)
-            return name, stored[name]
-    except _UNREADABLE as error:
-        raise UserError(f"{path} cannot be read as an npz or npy of plain numbers: {error}") from error
-
-
 def _chosen(names: Sequence[str], path: Path) -> str:
     """Which array of an npz holds the images."""
     known = [name for name in ARRAY_NAMES if name in names]
@@ -115,7 +100,7 @@ def _chosen(names: Sequence[str], path: Path) -> str:
         return known[0]
     if len(names) == 1:
         return names[0]
-    found = ", ".join(names) or "none"
+    found = printable(", ".join(each[:80] for each in names[:10])) or "none"
     raise UserError(
         f"{path} has the arrays {found}; expected one, or one of several named {', '.join(ARRAY_NAMES)}. "
         f"numpy.savez('images.npz', pixels) makes such a file."

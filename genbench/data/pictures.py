@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -77,7 +78,10 @@ class FolderOfPictures:
     def read(self, name: str) -> bytes:
         file = self.path / name
         try:
-            if file.stat().st_size > ENTRY_BYTES:
+            facts = file.stat()
+            if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for ever
+                raise UserError(f"{file} is no regular file; expected a picture.")
+            if facts.st_size > ENTRY_BYTES:
                 raise UserError(f"{file} holds more than {ENTRY_BYTES:,} bytes; no picture should.")
             return file.read_bytes()
         except OSError as error:

@@ -4,7 +4,8 @@
     check(path)      everything that can be derived is derived again; every problem is listed
     build(root)      the text of leaderboard/README.md (`page.write` makes index.html and the schema too)
 
-Nothing here imports torch, unpickles, or instantiates what a submitter wrote: a submission is data.
+Nothing here unpickles or instantiates what a submitter wrote: a submission is data. Torch is imported only
+where distances are derived again (submit, check) and where images are drawn again (verify).
 """
 
 from genbench.leaderboard.checking import Problem, check

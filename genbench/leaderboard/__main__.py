@@ -1,4 +1,4 @@
-"""`python -m genbench.leaderboard submit|check|build|schema`: see the package's docstring."""
+"""`python -m genbench.leaderboard submit|check|verify|build|schema`: see the package's docstring."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench.errors import UserError
+from genbench.errors import UserError, printable
 from genbench.leaderboard.checking import examine
-from genbench.leaderboard.page import write
-from genbench.leaderboard.record import schema
+from genbench.leaderboard.page import schemas, write
 from genbench.leaderboard.submission import SUBMISSION
 from genbench.leaderboard.submitting import submit
 
@@ -21,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Lines of ours stay lines; what strangers wrote inside them cannot drive the terminal.
+        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 1
 
 
@@ -50,6 +50,23 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from genbench.leaderboard.verifying import describe, verify  # here, for it imports torch
+
+    found = verify(
+        options.submission,
+        options.runs,
+        scores=options.scores,
+        device=options.device,
+        data_root=options.data_root,
+    )
+    agrees = True
+    for one in found:
+        print(describe(one), flush=True)
+        agrees &= one.agrees
+    return 0 if agrees else 1
+
+
 def _build(options: argparse.Namespace) -> int:
     for path in write(options.to):
         print(f"Wrote {path}")
@@ -57,7 +74,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    print(schema(), end="")
+    print(schemas()[f"{options.of}.schema.json"], end="")
     return 0
 
 
@@ -70,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m genbench.leaderboard",
         description="Turn finished runs into a leaderboard that is checked and regenerated.",
     )
-    commands = parser.add_subparsers(required=True, metavar="submit|check|build|schema")
+    commands = parser.add_subparsers(required=True, metavar="submit|check|verify|build|schema")
 
     command = commands.add_parser("submit", help="make one submission of a recipe's training seeds")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
@@ -94,11 +111,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("build", help="regenerate README.md, index.html and result.schema.json")
+    command = commands.add_parser("verify", help="draw a submission's images again from checkpoints, compare")
+    command.add_argument("submission", type=Path, metavar="SUBMISSION", help=f"a directory with {SUBMISSION}")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run directory or checkpoint file, of any of the submission's training seeds; or SEED=PATH",
+    )
+    command.add_argument("--scores", action="store_true", help="draw and score all samples again, too")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    command.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="where data sets are (default: GENBENCH_DATA)"
+    )
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser("build", help="regenerate README.md, index.html and the schemas")
     _add_root(command)
     command.set_defaults(run=_build)
 
-    command = commands.add_parser("schema", help="print the JSON Schema of result.json")
+    command = commands.add_parser("schema", help="print the JSON Schema of result.json, or submission.json")
+    command.add_argument("of", nargs="?", choices=("result", "submission"), default="result")
     command.set_defaults(run=_schema)
     return parser
 

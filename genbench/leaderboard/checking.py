@@ -1,15 +1,14 @@
 """Is what lies in the leaderboard what it says it is? Everything that can be derived is derived again.
 
 Of a submission: which files there are, their sums, the records' schema, each configuration's hash, that the
-results are training seeds of one recipe measured alike, that names, counts and figures follow from them, and
-the rules of its division. Of a whole leaderboard: each submission, that no two are the same, and that the
-generated pages are byte for byte those that would be generated now. Every failure is reported, none raised.
+results are training seeds of one recipe measured alike, that names, counts and figures follow from them,
+distances from moments, reference statistics from the data set, and the rules of its division. Of a whole
+leaderboard: each submission, that no two are the same, and that the generated pages are byte for byte those
+that would be generated now. Every failure is reported, none raised.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +17,21 @@ from typing import Any
 
 from genbench.configuration import SHOWN, hashes
 from genbench.errors import UserError
-from genbench.leaderboard.page import PAGE, SCHEMA, pages
-from genbench.leaderboard.record import Result, schema
-from genbench.leaderboard.rules import Rules, closed_objections, disagreements, misnamed, shipped_rules
+from genbench.leaderboard.divisions import closed_objections, values
+from genbench.leaderboard.inventory import Problem, contents, sums_problems
+from genbench.leaderboard.page import PAGE, pages, schemas
+from genbench.leaderboard.plausibility import contradictions
+from genbench.leaderboard.record import Result
+from genbench.leaderboard.rules import Rules, disagreements, misnamed, misreferred, shipped_rules
 from genbench.leaderboard.standings import Row, row
 from genbench.leaderboard.submission import (
     CONFIG,
-    RESULT_NAME,
     RESULTS,
     SAMPLES,
     SUBMISSION,
-    SUMS,
     Entry,
     Figures,
+    evidence_file,
     figures,
     plain,
     read_entry,
@@ -38,19 +39,10 @@ from genbench.leaderboard.submission import (
     submission_directories,
 )
 from genbench.leaderboard.submitting import PNG, config_text
-from genbench.leaderboard.untrusted import IMAGE_LIMIT, RECORD_LIMIT, read_bytes, sha256
+from genbench.leaderboard.untrusted import read_bytes, sha256
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One failure: the file or directory it is in, and one line that says what was found and expected."""
-
-    path: Path
-    message: str
-
-    def __str__(self) -> str:
-        text = f"{self.path}: {self.message}"  # names of strangers' files may hold a terminal's control codes
-        return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+MOST_PROBLEMS = 50
+"""Problems of one thing that are listed; a file of sums can be made to have ten thousand."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +80,7 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
     """A whole leaderboard; each submission is read once, for its own verdict and for the pages."""
     rows: list[Row] = []
     owner: dict[str, Path] = {}  # of each result
+    scored: dict[str, tuple[str, Path]] = {}  # configuration and place of each set of metrics
     directories = submission_directories(root)
 
     def submission_problems(directory: Path) -> Iterator[Problem]:
@@ -99,6 +92,13 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
             first = owner.setdefault(item.sha256, entry.directory)
             if first != entry.directory:
                 yield Problem(entry.directory / item.file, f"the same result as one of {first}")
+        for item, result in zip(entry.submission.results, entry.results, strict=True):
+            path = entry.directory / item.file
+            metrics = sha256(repr(values(result)).encode())
+            config, first = scored.setdefault(metrics, (result.config_hash, path))
+            # Of one configuration they are those of one run, or of an exact reproduction.
+            if result.metrics and config != result.config_hash:
+                yield Problem(path, f"another configuration, but to the last bit the metrics of {first}")
         rows.append(row(entry, root, derived))
 
     for directory in directories:
@@ -110,7 +110,8 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
     else:
         for name, text in pages(root, rows).items():
             yield _verdict(root / name, partial(_page_problems, root / name, text))
-    yield _verdict(root / SCHEMA, partial(_page_problems, root / SCHEMA, schema()))
+    for name, text in schemas().items():
+        yield _verdict(root / name, partial(_page_problems, root / name, text))
 
 
 def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
@@ -118,6 +119,9 @@ def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:
     found: list[Problem] = []
     try:
         for problem in problems():
+            if len(found) == MOST_PROBLEMS:
+                found.append(Problem(path, f"more than {MOST_PROBLEMS} problems; the rest are not shown"))
+                break
             found.append(problem)  # one by one, so that a refusal keeps what was found before it
     except UserError as error:
         message = str(error).removeprefix(f"{path}: ")
@@ -140,6 +144,7 @@ def _result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Probl
         ("dataset.resolution", result.dataset.resolution),
         ("dataset.channels", result.dataset.channels),
         ("sampler.name", result.sampling.sampler),
+        ("sampler.steps", result.sampling.steps),
         ("conditional", result.sampling.conditional),
         ("metrics.n_samples", result.sampling.n_samples),
         ("metrics.seeds", result.sampling.seeds),
@@ -152,7 +157,7 @@ def _result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Probl
     steps = _configured(result.config, "trainer.steps")
     if isinstance(steps, int) and result.training.steps > steps:
         yield Problem(path, f"trained {result.training.steps} steps, its configuration allows {steps}")
-    for line in misnamed(result, rules):
+    for line in (*misnamed(result, rules), *misreferred(result, rules), *contradictions(result)):
         yield Problem(path, line)
 
 
@@ -170,8 +175,8 @@ def _submission_problems(
     if directory.is_symlink() or directory.absolute().parent.is_symlink():
         yield Problem(directory, "found a symbolic link, expected a directory")
         return None
-    files = yield from _files(directory)
-    yield from _sums_problems(directory, files)
+    files = yield from contents(directory)
+    yield from sums_problems(directory, files)
     for name in (SUBMISSION, CONFIG, SAMPLES):
         if name not in files:
             yield Problem(directory, f"{name} is missing")
@@ -187,13 +192,35 @@ def _submission_problems(
         if item.seed != result.training.seed or item.file != f"{RESULTS}/seed{item.seed}.json":
             yield Problem(path, f"of training seed {result.training.seed}, listed as seed {item.seed}")
         yield from _result_problems(path, result, rules)
-    for name in sorted(files.keys() - {item.file for item in entry.submission.results}):
-        if name.startswith(f"{RESULTS}/"):
-            yield Problem(directory / name, f"{SUBMISSION} does not list this result")
+    known = {path for item in entry.submission.results for path in (item.file, evidence_file(item.seed))}
+    for name in sorted(files.keys() - known):
+        if "/" in name:
+            yield Problem(directory / name, f"of no result that {SUBMISSION} lists")
+    yield from _evidence_problems(entry, files, rules)
     derived = yield from _figures_problems(entry, rules)
     if CONFIG in files and files[CONFIG] != config_text(entry.results[0]).encode():
         yield Problem(directory / CONFIG, "not the configuration of the results")
     return entry, derived
+
+
+def _evidence_problems(entry: Entry, files: dict[str, bytes], rules: Rules) -> Iterator[Problem]:
+    """Distances that do not follow from the submitted moments, and moments that are missing."""
+    for result in entry.results:
+        name = evidence_file(result.training.seed)
+        path = entry.directory / name
+        if name in files:
+            # Here, for it imports torch, which boards without evidence do without.
+            from genbench.leaderboard.evidence import departures, from_bytes
+
+            try:
+                found = from_bytes(files[name], path, result, rules)
+            except UserError as error:
+                yield Problem(path, str(error).removeprefix(f"{path}: "))
+            else:
+                for line in departures(found, result, rules):
+                    yield Problem(path, line)
+        elif entry.submission.division == "closed" and any(map(rules.card, result.metrics)):
+            yield Problem(entry.directory, f"{name} is missing: the closed division wants moments")
 
 
 def _figures_problems(entry: Entry, rules: Rules) -> Generator[Problem, None, Figures | None]:
@@ -219,53 +246,6 @@ def _figures_problems(entry: Entry, rules: Rules) -> Generator[Problem, None, Fi
     if found != place:
         yield Problem(directory, f"lies in {found}, belongs in {place}")
     return derived
-
-
-def _files(directory: Path) -> Generator[Problem, None, dict[str, bytes]]:
-    """Yields a problem for what does not belong; returns the contents of what does, by relative path."""
-    files: dict[str, bytes] = {}
-    top = frozenset((SUBMISSION, CONFIG, SAMPLES, SUMS))
-    for folder, known in (("", top.__contains__), (RESULTS, RESULT_NAME.fullmatch)):
-        where = directory / folder
-        if where.is_symlink() or not where.is_dir():
-            yield Problem(where, "expected a directory")
-            continue
-        for item in sorted(os.scandir(where), key=lambda item: item.name):
-            name = f"{folder}/{item.name}" if folder else item.name
-            if name == RESULTS:
-                continue
-            if not known(item.name):
-                yield Problem(where / item.name, "does not belong into a submission")
-                continue
-            try:
-                files[name] = read_bytes(where / item.name, IMAGE_LIMIT if name == SAMPLES else RECORD_LIMIT)
-            except UserError as error:
-                yield Problem(where / item.name, str(error).removeprefix(f"{where / item.name}: "))
-    return files
-
-
-_SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._/-]{1,100})", re.ASCII)
-
-
-def _sums_problems(directory: Path, files: dict[str, bytes]) -> Iterator[Problem]:
-    path = directory / SUMS
-    if SUMS not in files:
-        yield Problem(directory, f"{SUMS} is missing")
-        return
-    listed: dict[str, str] = {}
-    for number, line in enumerate(files[SUMS].decode("ascii", "replace").splitlines(), start=1):
-        match = _SUM.fullmatch(line)
-        if match is None or match[2] in listed:
-            yield Problem(path, f"line {number} is not a sum and a new path")
-        else:
-            listed[match[2]] = match[1]
-    for name in sorted((files.keys() - {SUMS}) | listed.keys()):
-        if name not in listed:
-            yield Problem(path, f"does not list {name}")
-        elif name not in files:
-            yield Problem(path, f"lists {name[:100]}, which is not there")
-        elif sha256(files[name]) != listed[name]:
-            yield Problem(directory / name, f"its contents changed: {SUMS} lists another SHA-256")
 
 
 def _page_problems(path: Path, text: str) -> Iterator[Problem]:

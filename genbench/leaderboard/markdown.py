@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from genbench.leaderboard.numerals import amount, duration, figure, number, seconds
+from genbench.leaderboard.numerals import amount, duration, figure, number, own_spread, seconds
 from genbench.leaderboard.published import BETTER, EVIDENCE, published
 from genbench.leaderboard.standings import Table
 
@@ -35,7 +35,13 @@ def markdown(tables: Sequence[Table]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        cell=cell, figure=figure, number=number, amount=amount, duration=duration, seconds=seconds
+        cell=cell,
+        figure=figure,
+        own_spread=own_spread,
+        number=number,
+        amount=amount,
+        duration=duration,
+        seconds=seconds,
     )
     references = [(about, list(rows)) for about, rows in groupby(published(), key=attrgetter("about"))]
     return environment.get_template("page.md.j2").render(

@@ -17,6 +17,15 @@ def figure(metric: MetricFigures | None) -> str:
     return f"{metric.mean:.{decimals}f} ± {metric.std:.{decimals}f}"
 
 
+def own_spread(metric: MetricFigures | None) -> str | None:
+    """What one model's scores vary by: over evaluation seeds, else by bootstrap; None where unknown."""
+    if metric is None:
+        return None
+    if metric.evaluation_std is not None:
+        return f"± {number(metric.evaluation_std)}"
+    return None if metric.bootstrap_std is None else f"± {number(metric.bootstrap_std)} by bootstrap"
+
+
 def number(value: float, digits: int = 4) -> str:
     """A number with so many significant digits: 3.170, 31.24, 1000."""
     exponent = _exponent(value, digits)

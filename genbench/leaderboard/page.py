@@ -1,4 +1,4 @@
-"""The generated files of a leaderboard: README.md, index.html, result.schema.json."""
+"""The generated files of a leaderboard: README.md, index.html, the JSON Schemas of what is submitted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from genbench.leaderboard.markdown import markdown
-from genbench.leaderboard.record import schema
+from genbench.leaderboard.record import Result, Strict, schema
 from genbench.leaderboard.standings import Row, read_rows, tables
+from genbench.leaderboard.submission import Submission
 from genbench.leaderboard.untrusted import write_atomically
 from genbench.leaderboard.webpage import webpage
 
 PAGE = "README.md"
 WEBPAGE = "index.html"
-SCHEMA = "result.schema.json"
+SCHEMAS: dict[str, type[Strict]] = {"result.schema.json": Result, "submission.schema.json": Submission}
 
 
 def build(root: Path | str = "leaderboard") -> str:
@@ -27,10 +28,15 @@ def pages(root: Path, rows: Iterable[Row]) -> dict[str, str]:
     return {PAGE: markdown(standing), WEBPAGE: webpage(standing, root)}
 
 
+def schemas() -> dict[str, str]:
+    """The JSON Schemas, by file name."""
+    return {name: schema(kind) for name, kind in SCHEMAS.items()}
+
+
 def write(root: Path | str = "leaderboard") -> list[Path]:
-    """Writes the pages and the schema under `root` and returns their paths."""
+    """Writes the pages and the schemas under `root` and returns their paths."""
     root = Path(root)
-    contents = pages(root, read_rows(root)) | {SCHEMA: schema()}
+    contents = pages(root, read_rows(root)) | schemas()
     for name, text in contents.items():
         write_atomically(root / name, text.encode())
     return [root / name for name in contents]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.leaderboard.grids import sample_grids
-from genbench.leaderboard.numerals import amount, duration, figure, number, seconds
+from genbench.leaderboard.numerals import amount, duration, figure, own_spread, seconds
 from genbench.leaderboard.published import BETTER, EVIDENCE, Published, published
 from genbench.leaderboard.reproducing import command
 from genbench.leaderboard.rules import Track
@@ -178,8 +178,12 @@ def _row(row: Row, names: Sequence[str], nodes: Nodes, image: str | None) -> lis
 def _metric(metric: MetricFigures | None) -> list[Any] | None:
     if metric is None:
         return None
-    spread = None if metric.evaluation_std is None else f"± {number(metric.evaluation_std)}"
-    return [_short(metric.mean), None if metric.std is None else _short(metric.std), figure(metric), spread]
+    return [
+        _short(metric.mean),
+        None if metric.std is None else _short(metric.std),
+        figure(metric),
+        own_spread(metric),
+    ]
 
 
 def _short(value: float) -> float:

@@ -30,7 +30,7 @@ from pydantic import (
     model_validator,
 )
 
-from genbench.errors import UserError
+from genbench.errors import UserError, printable
 from genbench.leaderboard.untrusted import RECORD_LIMIT, read_json, write_atomically
 
 PUBLISHED_SAMPLES = 50_000
@@ -50,10 +50,14 @@ DIAGNOSTICS = frozenset({"authenticity", "c_t", "train_distance_ratio"})
 BARE_METRICS = dict.fromkeys(INCEPTION_METRICS, "inception") | {"cmmd": "clip"}
 """Names that carry no extractor, and the one they promise."""
 
-# No control characters, line or paragraph separators, or marks that reorder text: one line stays one line.
-_ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$"
+# No control characters, line or paragraph separators, marks that reorder text or cannot be seen: one line
+# stays one line, and what is read is what is there.
+_UNSEEN = r"\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+_ONE_LINE = f"^[^{_UNSEEN}]*$"
+# The pages escape everything; a name moreover is no markup, and no formula where a table is pasted.
+_NAME = f"^[^{_UNSEEN}<>=+@-][^{_UNSEEN}<>]*$"
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_ONE_LINE)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_NAME)]
 Line = Annotated[str, StringConstraints(max_length=1000, pattern=_ONE_LINE)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
@@ -281,9 +285,9 @@ def to_bytes(record: BaseModel) -> bytes:
     return (json.dumps(plain, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
 
 
-def schema() -> str:
-    """JSON Schema of result.json, as text ending in a newline."""
-    return json.dumps(Result.model_json_schema(), sort_keys=True, indent=2) + "\n"
+def schema(kind: type[BaseModel] = Result) -> str:
+    """JSON Schema of a kind of record, as text ending in a newline."""
+    return json.dumps(kind.model_json_schema(), sort_keys=True, indent=2) + "\n"
 
 
 def now() -> str:
@@ -292,10 +296,10 @@ def now() -> str:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "the record"
+    where = ".".join(str(part)[:80] for part in problem["loc"]) or "the record"
     found = repr(problem["input"])
     shown = "" if isinstance(problem["input"], dict | list) else f" (found {found[:60]})"
-    return " ".join(f"{where[:200]}: {problem['msg']}{shown}".split())
+    return printable(" ".join(f"{where[:200]}: {problem['msg'][:200]}{shown}".split()))
 
 
 def _bound(config: Any) -> None:
@@ -307,6 +311,8 @@ def _bound(config: Any) -> None:
             if isinstance(value, str):
                 if len(value) > 1000:
                     raise ValueError("a string of more than 1,000 characters")
+                if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+                    raise ValueError("a string with half a character (a lone surrogate)")
             elif isinstance(value, dict):
                 inner.extend(value)
                 inner.extend(value.values())

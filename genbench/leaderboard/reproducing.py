@@ -24,7 +24,7 @@ def command(row: Row) -> str | None:
     if len(recipes) != 1:
         return None
     (recipe,) = recipes
-    if not all(_safe(override) for override in recipe):
+    if not all(safe(override) for override in recipe):
         return None
     seeds = row.figures.training_seeds
     several = ["-m"] if len(seeds) > 1 else []
@@ -37,7 +37,8 @@ def _without_seed(overrides: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(override for override in overrides if override.partition("=")[0] != "seed")
 
 
-def _safe(override: str) -> bool:
+def safe(override: str) -> bool:
+    """Whether an override can only choose and set what determines a result, in plain characters."""
     return (
         _PLAIN.fullmatch(override) is not None
         and "_target_" not in override

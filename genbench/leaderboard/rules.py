@@ -1,38 +1,42 @@
-"""The leaderboard's rules, as data and as checks that give every reason at once.
+"""The leaderboard's rules, as data, and what belongs together under them.
 
 A *track* is a data set at a resolution, the split it is scored against, a number of samples, conditional or
 not; rows of one track are comparable. A row states its *budget class* by training images seen: S up to one
-million, M up to twenty million, L above. The *closed* division wants a known data set at its standard
-number of samples, metrics of listed extractors, at least three training seeds trained equally long, a clean
-git tree and no outside data. The *open* division takes anything, declared.
+million, M up to twenty million, L above. What the closed division wants: `genbench.leaderboard.divisions`.
 
 What is standard for a data set is read from the configuration the runs use (conf/dataset/NAME.yaml), and
-what is listed from the cards of the extractors genbench ships, so that nothing is stated twice.
+what is listed from the cards of the extractors genbench ships, so that nothing is stated twice. Of published
+networks Inception and CLIP are listed: their publishers say what their files hash to, DINOv2's do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal
 
-import genbench
 from genbench.configuration import conf_dir, differences
 from genbench.errors import UserError
 from genbench.leaderboard.record import PUBLISHED, Metric, Result
-from genbench.leaderboard.untrusted import read_json, read_yaml
-
-TRAINING_SEEDS = 3
-"""Training seeds a closed submission needs, so that its spread means something."""
+from genbench.leaderboard.untrusted import read_yaml
+from genbench.metrics.card import SHIPPED, Card
+from genbench.metrics.identity import digest_of, making
 
 BudgetClass = Literal["S", "M", "L"]
 
 INCEPTION_WEIGHTS = "6726825d"
 """How the SHA-256 of the 2015-12-05 Inception weights, converted for torch, begins: publishers of torch
 weights put these eight digits into the file's name."""
+
+CLIP_WEIGHTS = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+"""SHA-256 of CLIP's ViT-L/14 of 336 pixels: OpenAI puts it into the file's address."""
+
+LAYERS = {"inception": "2048", "dinov2": "dinov2"}
+"""The layer of which published networks' Fréchet distance is."""
+
+SHIPPED_LAYER, SHIPPED_RESIZE = "pool", "none"
+"""The layer of which a shipped extractor's distance is, and what it does to images before."""
 
 
 @dataclass(frozen=True, order=True)
@@ -49,21 +53,31 @@ class Track:
 
 @dataclass(frozen=True)
 class Standard:
-    """What a data set's configuration promises; `shared` is whether everybody has the same images."""
+    """What a data set's configuration promises; `shared` is whether everybody has the same images.
+
+    `sha256` is the content hash of the reference split, where a shipped extractor's card states it.
+    """
 
     resolution: int
     channels: int
     reference: str
     n_samples: int
     shared: bool = True
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Standards by data set name, and the beginnings of listed extractors' SHA-256 by extractor name."""
+    """Standards by data set name, and the beginnings of listed extractors' SHA-256 by extractor name.
+
+    `layers` are those of which extractors' distances are; `cards` the shipped extractors' cards (the moments
+    of their training splits lie beside them, see `genbench.metrics.packed`).
+    """
 
     standards: Mapping[str, Standard]
     extractors: Mapping[str, str]
+    layers: Mapping[str, str] = field(default_factory=dict)
+    cards: Mapping[str, Card] = field(default_factory=dict)
 
     def listed(self, metric: Metric) -> bool:
         """Whether a metric's extractor is a listed one (a metric without an extractor needs none)."""
@@ -72,23 +86,30 @@ class Rules:
         known = self.extractors.get(metric.extractor)
         return known is not None and metric.extractor_sha256.startswith(known)
 
+    def card(self, metric: Metric) -> Card | None:
+        """The card of the shipped extractor whose Fréchet distance a metric is, None where there is none."""
+        card = self.cards.get(metric.extractor or "")
+        known = card is not None and metric.extractor_sha256 == card.sha256
+        return card if known and metric.name.partition("@")[0] == f"fd_{metric.extractor}" else None
+
 
 @cache
 def shipped_rules() -> Rules:
     """The rules of this installation: conf/dataset/*.yaml and the cards of the shipped extractors."""
+    cards = {path.stem: Card.read(path.stem) for path in sorted(SHIPPED.glob("*.json"))}
     standards = {}
     for path in sorted((conf_dir() / "dataset").glob("*.yaml")):
         entry = read_yaml(path)
         if isinstance(entry, Mapping) and "n_samples" in entry and "name" in entry:
-            standards[str(entry["name"])] = _standard(entry)
-    extractors = {"inception": INCEPTION_WEIGHTS}
-    for path in sorted((Path(genbench.__file__).parent / "metrics" / "shipped").glob("*.json")):
-        extractors[path.stem] = str(read_json(path)["sha256"])
-    return Rules(standards, extractors)
+            standards[str(entry["name"])] = _standard(entry, cards)
+    extractors = {"inception": INCEPTION_WEIGHTS, "clip": CLIP_WEIGHTS}
+    extractors |= {name: card.sha256 for name, card in cards.items()}
+    return Rules(standards, extractors, LAYERS | dict.fromkeys(cards, SHIPPED_LAYER), cards)
 
 
-def _standard(entry: Mapping[str, Any]) -> Standard:
+def _standard(entry: Mapping[str, Any], cards: Mapping[str, Card]) -> Standard:
     resolution, channels = entry.get("resolution"), entry.get("channels")
+    card = cards.get(str(entry["name"]))
     # A data set whose resolution or path the user must give is a folder of the user's own images.
     fixed = isinstance(resolution, int) and isinstance(channels, int) and "path" not in entry
     return Standard(
@@ -97,6 +118,7 @@ def _standard(entry: Mapping[str, Any]) -> Standard:
         reference=str(entry.get("reference", "train")),
         n_samples=int(entry["n_samples"]),
         shared=fixed,
+        sha256=None if card is None else card.train_sha256,
     )
 
 
@@ -147,6 +169,28 @@ def misnamed(result: Result, rules: Rules) -> list[str]:
     return lines
 
 
+def misreferred(result: Result, rules: Rules) -> Iterator[str]:
+    """Fréchet distances of listed extractors whose reference statistics are not of the record's data set."""
+    dataset = result.dataset
+    for metric in result.metrics:
+        layer = rules.layers.get(metric.extractor or "")
+        is_fd = metric.name.partition("@")[0] in ("fid", f"fd_{metric.extractor}")
+        if layer is None or not is_fd or not rules.listed(metric):
+            continue
+        expected = making(
+            images=dataset.sha256,
+            split=dataset.split,
+            count=dataset.n_images,
+            extractor=metric.extractor or "",
+            weights=metric.extractor_sha256 or "",
+            layer=layer,
+            resize=metric.resize or "",
+            quantiser=metric.quantiser or "",
+        )
+        if metric.reference_sha256 != digest_of(expected):
+            yield f"{metric.name} was not computed against the {dataset.split} split of its data set"
+
+
 def disagreements(results: Sequence[Result]) -> list[str]:
     """Why results are not training seeds of one recipe measured alike, one line each; else empty."""
     first, lines = results[0], []
@@ -180,57 +224,6 @@ def _measured_alike(first: Result, other: Result) -> list[tuple[str, object, obj
         before, after = (m[name].model_dump(exclude=unlike) for m in (old, new))
         pairs.extend((f"{name}.{key}", before[key], after[key]) for key in before)
     return pairs
-
-
-def closed_objections(results: Sequence[Result], outside_data: str | None, rules: Rules) -> list[str]:
-    """Every reason why these results do not qualify for the closed division; empty where they do."""
-    first, lines = results[0], []
-    if len({result.training.seed for result in results}) < TRAINING_SEEDS:
-        lines.append(f"{len(results)} training seed(s); at least {TRAINING_SEEDS} are needed")
-    steps = sorted({result.training.steps for result in results})
-    if 0 in steps:
-        lines.append("the weights were not trained here, so nothing tells what they have seen")
-    if len(steps) > 1:
-        lines.append(f"the runs trained for different numbers of steps: {', '.join(map(str, steps))}")
-    for one, other in combinations(results, 2):
-        if _values(one) == _values(other):
-            pair = f"{one.training.seed} and {other.training.seed}"
-            lines.append(
-                f"training seeds {pair} have the same metrics to the last bit: their runs are one run"
-            )
-    if outside_data is not None:
-        lines.append(f"outside data were used: {outside_data}")
-    for result in results:
-        if result.git.commit is None or result.git.dirty is not False:
-            state = "an unknown commit" if result.git.commit is None else "uncommitted changes"
-            lines.append(f"seed {result.training.seed} ran with {state}; a clean git tree is needed")
-    lines.extend(_track_objections(first, rules))
-    unlisted = sorted({m.extractor or "" for r in results for m in r.metrics if not rules.listed(m)})
-    lines.extend(f"the extractor {name} with these weights is not a listed one" for name in unlisted)
-    if not any(is_distance(metric.name) for metric in first.metrics):
-        lines.append("no Fréchet distance (fid or fd_<extractor>) at the standard number of samples")
-    return lines
-
-
-def _values(result: Result) -> list[tuple[str, float]]:
-    return sorted((metric.name, metric.value) for metric in result.metrics)
-
-
-def _track_objections(result: Result, rules: Rules) -> list[str]:
-    dataset, standard = result.dataset, rules.standards.get(result.dataset.name)
-    if standard is None or not standard.shared:
-        return [f"the data set {dataset.name} is not one that everybody has"]
-    facts = (
-        ("resolution", dataset.resolution, standard.resolution),
-        ("channels", dataset.channels, standard.channels),
-        ("reference split", dataset.split, standard.reference),
-        ("number of samples", result.sampling.n_samples, standard.n_samples),
-    )
-    return [
-        f"{what} {found}; the standard for {dataset.name} is {expected}"
-        for what, found, expected in facts
-        if found != expected
-    ]
 
 
 def require_agreement(results: Sequence[Result]) -> None:

@@ -2,13 +2,15 @@
 
     submissions/<dataset>/<slug>/submission.json     who, which division, which results, the figures
                                  results/seed<k>.json
+                                 evidence/seed<k>.safetensors   images and moments, see `evidence`
                                  config.yaml         what determines the result, without the seed
                                  samples.png         a grid from the first seed
                                  SHA256SUMS          as `sha256sum --check` reads it
 
 Figures are derived from the results, never typed: over training seeds k = 1..K with values v_k, the mean is
 sum v_k / K and the spread the sample standard deviation sqrt(sum (v_k - mean)^2 / (K - 1)), None for K = 1.
-The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads. The
+The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads; so is
+the bootstrap's standard error. The
 standard library's `mean` and `stdev` compute in fractions and round once, so every machine derives the same
 bits.
 """
@@ -43,19 +45,28 @@ from genbench.leaderboard.record import (
 from genbench.leaderboard.rules import BudgetClass, budget_class
 from genbench.leaderboard.untrusted import read_json
 
-SUBMISSION, CONFIG, SAMPLES, SUMS, RESULTS = (
+SUBMISSION, CONFIG, SAMPLES, SUMS, RESULTS, EVIDENCE = (
     "submission.json",
     "config.yaml",
     "samples.png",
     "SHA256SUMS",
     "results",
+    "evidence",
 )
-"""The entries of a submission's directory; `RESULTS` is a directory, the others are files."""
+"""The entries of a submission's directory; `RESULTS` and `EVIDENCE` are directories, the others files."""
 
 RESULT_NAME = re.compile(r"seed(0|[1-9][0-9]{0,18})\.json", re.ASCII)
 """The name of a result inside `results/`."""
 
+EVIDENCE_NAME = re.compile(r"seed(0|[1-9][0-9]{0,18})\.safetensors", re.ASCII)
+"""The name of a run's evidence inside `evidence/`."""
+
 Division = Literal["closed", "open"]
+
+
+def evidence_file(seed: int) -> str:
+    """The path, inside a submission, of the evidence of a training seed."""
+    return f"{EVIDENCE}/seed{seed}.safetensors"
 
 
 class ResultFile(Strict):
@@ -67,12 +78,15 @@ class ResultFile(Strict):
 
 
 class MetricFigures(Strict):
-    """A metric over training seeds: mean, sample standard deviation, and the evaluation seeds' own spread."""
+    """A metric over training seeds: mean, sample standard deviation, and what one model's scores vary by:
+    over evaluation seeds, or as the images of a single one let expect (bootstrap).
+    """
 
     name: MetricName
     mean: Value
     std: Amount | None
     evaluation_std: Amount | None
+    bootstrap_std: Amount | None = None
     better: Literal["lower", "higher", "neither"]
 
 
@@ -164,14 +178,20 @@ def figures(results: Sequence[Result]) -> Figures:
 def _over_seeds(results: Sequence[Result], name: str) -> MetricFigures:
     metrics = [metric for result in results for metric in result.metrics if metric.name == name]
     values = [metric.value for metric in metrics]
-    own = [metric.std for metric in metrics if metric.std is not None]
     return MetricFigures(
         name=name,
         mean=mean(values),
         std=stdev(values) if len(values) > 1 else None,
-        evaluation_std=math.sqrt(mean([std**2 for std in own])) if own else None,
+        evaluation_std=_together([metric.std for metric in metrics]),
+        bootstrap_std=_together([metric.bootstrap_std for metric in metrics]),
         better=metrics[0].better,
     )
+
+
+def _together(spreads: Sequence[float | None]) -> float | None:
+    """The root mean square of those that are known, None where none is."""
+    known = [spread for spread in spreads if spread is not None]
+    return math.sqrt(mean([spread**2 for spread in known])) if known else None
 
 
 def slug(row: Figures, group_hash: str, submitter: str) -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from genbench.configuration import CARRIED_OUT, SHOWN, config_hash, determining, group_hash
 from genbench.errors import UserError
 from genbench.leaderboard import plain_yaml
+from genbench.leaderboard.divisions import closed_objections
 from genbench.leaderboard.record import Result, parse, to_bytes
-from genbench.leaderboard.rules import Rules, closed_objections, require_agreement, shipped_rules
+from genbench.leaderboard.rules import Rules, require_agreement, shipped_rules
 from genbench.leaderboard.submission import (
     CONFIG,
     RESULTS,
@@ -27,6 +28,7 @@ from genbench.leaderboard.submission import (
     SUMS,
     Division,
     Submission,
+    evidence_file,
     figures,
     plain,
     slug,
@@ -53,9 +55,12 @@ def submit(
 
     `division` None means closed where the runs qualify and otherwise open, with a line that says why.
     `outside_data` declares training data beyond the data set's own. `date` is "YYYY-MM-DD", today by default.
-    Raises UserError where a run is unfinished, the runs do not belong together, closed was asked for and is
-    not deserved (with every reason), or the same submission is there already.
+    Raises UserError where a run is unfinished, its samples are not those that were scored, the runs do not
+    belong together, closed was asked for and is not deserved (with every reason), or the same submission is
+    there already.
     """
+    from genbench.leaderboard.evidence import gather  # here, for it imports torch
+
     rules = shipped_rules() if rules is None else rules
     folders = sorted({Path(run) for run in runs})
     if not folders:
@@ -65,10 +70,12 @@ def submit(
     results = [result for result, _ in found]
     require_agreement(results)
     grid = _grid(found[0][1])
+    evidence = {evidence_file(r.training.seed): gather(run, r, rules) for r, run in found}
     division = _division(results, division, outside_data, rules, say)
 
     row, group = figures(results), results[0].group_hash
     contents = {f"{RESULTS}/seed{result.training.seed}.json": to_bytes(result) for result in results}
+    contents |= evidence
     contents[SAMPLES] = grid
     contents[CONFIG] = config_text(results[0]).encode()
     value = {

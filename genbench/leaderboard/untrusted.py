@@ -19,13 +19,16 @@ from typing import Any, NoReturn
 
 import yaml
 
-from genbench.errors import UserError
+from genbench.errors import UserError, printable
 
 RECORD_LIMIT = 1 << 20
 """Bytes of the largest JSON or YAML file that is read (a real record has about ten thousand)."""
 
 IMAGE_LIMIT = 8 << 20
 """Bytes of the largest image that is accepted."""
+
+EVIDENCE_LIMIT = 4 << 20
+"""Bytes of the largest file of evidence (digits' have 70 kB; one colour image of 1024 pixels takes 3 MB)."""
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -94,11 +97,11 @@ def write_atomically(path: Path, contents: bytes) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:80]!r} stands twice in one object")
+        found[key] = value
     return found
 
 
@@ -117,7 +120,7 @@ def _line(error: BaseException) -> str:
     """The error in one short line (a YAML error's spans several)."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return " ".join(str(error).split())[:300]
+    return printable(" ".join(str(error).split())[:300])
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -27,10 +27,11 @@ class Card:
 
     name: the data set's; image_shape: (C, H, W) it takes; architecture: arguments of `ConvClassifier`;
     features: dimension of the pooled features; parameters: their number; sha256: of the weights file;
-    train_sha256: content hash of the training split; test_accuracy: in [0, 1]; n_samples: the track's sample
-    count; floor: FD of the whole test split (n_test images); ceiling: FD of n_samples images from the
-    per-pixel Gaussian; subset_mean, subset_std: FD of random training subsets of n_test images, which "better
-    than real" is judged against at that count; command: what trains it again; versions: of the libraries.
+    train_sha256: content hash of the training split, of n_train images; test_accuracy: in [0, 1]; n_samples:
+    the track's sample count; floor: FD of the whole test split (n_test images); ceiling: FD of n_samples
+    images from the per-pixel Gaussian; subset_mean, subset_std: FD of random training subsets of n_test
+    images, which "better than real" is judged against; command: what trains it again; versions: of the
+    libraries.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Card:
     parameters: int
     sha256: str
     train_sha256: str
+    n_train: int
     test_accuracy: float
     n_samples: int
     n_test: int

@@ -10,8 +10,6 @@ where a measure needs them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import tempfile
@@ -27,15 +25,13 @@ from torch import Tensor
 
 from genbench.data.images import ImageSet
 from genbench.metrics.extractors import Extractor
+from genbench.metrics.identity import digest_of, making
 from genbench.metrics.moments import Moments, digest
 from genbench.ops.quantize import QUANTISER
 
 _log = logging.getLogger(__name__)
 
 Kept = TypeVar("Kept")
-
-_FORMAT = 1
-"""Part of every name, to be raised when `Moments` or the passes that fill it change meaning."""
 
 
 def _unknown() -> Tensor:
@@ -111,20 +107,18 @@ class _Layer:
     def __init__(
         self, images: ImageSet, extractor: Extractor, name: str, whole: bool, folder: Path | None
     ) -> None:
-        making = {
-            "format": str(_FORMAT),
-            "images": images.sha256,
-            "split": images.split,
-            "count": str(len(images)),
-            "extractor": extractor.name,
-            "weights": extractor.sha256,
-            "layer": name,
-            "resize": extractor.resize,
-            "quantiser": QUANTISER,
-        }
         self.images, self.whole = images, whole
-        self.key = json.dumps(making, sort_keys=True)
-        self.sha256 = hashlib.sha256(self.key.encode()).hexdigest()
+        self.key = making(
+            images=images.sha256,
+            split=images.split,
+            count=len(images),
+            extractor=extractor.name,
+            weights=extractor.sha256,
+            layer=name,
+            resize=extractor.resize,
+            quantiser=QUANTISER,
+        )
+        self.sha256 = digest_of(self.key)
         stem = f"{images.name}-{extractor.name}-{self.sha256[:16]}"
         self._files = (
             None if folder is None else (folder / f"{stem}.safetensors", folder / f"{stem}-rows.safetensors")

@@ -7,6 +7,8 @@ is measured with the file as written, so rounding the weights to float16 is part
     ceiling    FD of n images from N(m_p, s_p^2) for every pixel p alone, clipped and quantised
     subsets    FD of random parts of the training split as large as the test split
 
+Beside them lie the training split's moments, from which the leaderboard derives distances again.
+
 FD is biased upwards in small samples, so a set of n real images is as good as real when its FD lies within
 the spread of training subsets of the same n, not when it lies below the floor of another n.
 """
@@ -29,7 +31,9 @@ from genbench.generators.classifier import Classifier
 from genbench.metrics.card import Card
 from genbench.metrics.extractors import Extractor, Shipped
 from genbench.metrics.fid import frechet_distance
+from genbench.metrics.identity import making
 from genbench.metrics.moments import Moments
+from genbench.metrics.packed import reference_path, write_reference
 from genbench.ops.quantize import QUANTISER, dequantize, quantize
 from genbench.ops.random import Keys
 
@@ -64,7 +68,8 @@ def export(
     command: str,
     device: torch.device | str = "cpu",
 ) -> Card:
-    """Writes `<name>.safetensors` and `<name>.json` of a trained `classifier` to `folder`; returns the card.
+    """Writes a trained `classifier` to `folder`: `<name>.safetensors`, its card `<name>.json`, and the
+    moments of `train` as `<name>.reference.safetensors`. Returns the card.
 
     name is the data set's; n_samples is the track's standard sample count; command is what trains it again.
     Raises UserError where a weight does not fit float16 or the data set has no labels.
@@ -83,6 +88,7 @@ def export(
         "parameters": sum(p.numel() for p in classifier.network.parameters()),
         "sha256": hashlib.sha256(blob).hexdigest(),
         "train_sha256": train.sha256,
+        "n_train": len(train),
         "n_samples": n_samples,
         "n_test": len(test),
         "quantiser": QUANTISER,
@@ -94,8 +100,21 @@ def export(
     )
     Card(**facts, **unmeasured).write(folder)
     extractor = Shipped(train.name, folder).to(device)
-    card = Card(**facts, **_measured(extractor, train, test, n_samples))
+    layers = _features(extractor, train.images)
+    reference = Moments.of(layers)
+    card = Card(**facts, **_measured(extractor, train, test, n_samples, layers, reference))
     card.write(folder)
+    made_of = making(
+        images=train.sha256,
+        split=train.split,
+        count=len(train),
+        extractor=extractor.name,
+        weights=extractor.sha256,
+        layer=extractor.roles["features"],
+        resize=extractor.resize,
+        quantiser=QUANTISER,
+    )
+    write_reference(reference, made_of, reference_path(train.name, folder))
     return card
 
 
@@ -113,10 +132,10 @@ def pixelwise_gaussian(images: Tensor, count: int, seed: int = 0) -> Tensor:
     return torch.cat(drawn)
 
 
-def _measured(extractor: Extractor, train: ImageSet, test: ImageSet, n_samples: int) -> dict[str, Any]:
-    """The card's measured entries."""
-    layers = _features(extractor, train.images)
-    reference = Moments.of(layers)
+def _measured(
+    extractor: Extractor, train: ImageSet, test: ImageSet, n_samples: int, layers: Tensor, reference: Moments
+) -> dict[str, Any]:
+    """The card's measured entries; layers: features of the training images; reference: their moments."""
     generator = torch.Generator().manual_seed(0)
     chosen = [torch.randperm(len(train), generator=generator)[: len(test)] for _ in range(SUBSETS)]
     subsets = torch.tensor([frechet_distance(Moments.of(layers[rows]), reference) for rows in chosen])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from genbench.configuration import config_hash, group_hash
@@ -149,7 +150,11 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         (run / "config.yaml").write_text("seed: 0\n")
         (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
         (run / "samples" / "grid.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes([seed]) * 40)
-        Result.model_validate(make_plain(seed, changes)).write(run / "result.json")
+        result = Result.model_validate(make_plain(seed, changes))
+        result.write(run / "result.json")
+        side, channels = result.dataset.resolution, result.dataset.channels
+        images = np.full((result.sampling.n_samples, side, side, channels), seed, np.uint8)
+        np.savez_compressed(run / "samples" / "samples.npz", images=images)
         return run
 
     return make

@@ -1,8 +1,8 @@
 """Leaderboards of as many made-up submissions as wanted, valid to the last byte. None is ever committed.
 
 Each is the committed DDPM submission with other names, costs and figures, of 3 training seeds, in three
-tracks: digits, digits conditional and (every fourth) CIFAR-10; one in nine is open. The same `count` makes
-the same board.
+tracks: digits, digits conditional and (every fourth) CIFAR-10; one in nine is open. Their moments are the
+training images' own, moved as far as the figure says. The same `count` makes the same board.
 
     python tests/leaderboard/fakes.py DIRECTORY COUNT
 """
@@ -17,14 +17,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from genbench.configuration import config_hash, group_hash
+from genbench.leaderboard.evidence import kept_images
+from genbench.leaderboard.evidence import to_bytes as evidence_bytes
 from genbench.leaderboard.record import Result, parse, to_bytes
 from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.submission import Submission, figures, plain, slug
 from genbench.leaderboard.submitting import config_text, sums
 from genbench.leaderboard.untrusted import sha256
+from genbench.metrics.identity import digest_of, making
+from genbench.metrics.moments import Moments
+from genbench.metrics.packed import read_reference, reference_path
 
 COMMITTED = Path(__file__).parents[2] / "leaderboard" / "submissions" / "digits"
 
@@ -62,7 +68,8 @@ def plain_result(base: dict[str, Any], index: int, seed: int, chance: random.Ran
     nfe = (
         1 if sampler in ("decode", "fitted_prior") else recipe.choice((5, 10, 18, 20, 35, 50, 100, 250, 1000))
     )
-    images = int(10 ** recipe.uniform(4.8, 8.2))
+    steps = int(10 ** recipe.uniform(4.8, 8.2)) // 128
+    images = steps * 128
     quality = 0.6 + 40 / (1 + nfe) ** 0.6 * (1e5 / images) ** 0.3 * recipe.lognormvariate(0, 0.5)
     config = value["config"]
     config["seed"] = seed
@@ -79,7 +86,10 @@ def plain_result(base: dict[str, Any], index: int, seed: int, chance: random.Ran
         "conditional": index % 5 == 0,
     }
     config["conditional"] = index % 5 == 0
+    config["trainer"] |= {"steps": steps, "batch_size": 128}
     value["training"] |= {
+        "steps": steps,
+        "batch_size": 128,
         "images_seen": images,
         "seed": seed,
         "device_seconds": images / 1200,
@@ -110,16 +120,50 @@ def _as_cifar10(value: dict[str, Any]) -> None:
         "resolution": 32,
         "channels": 3,
         "n_images": 50_000,
-        "sha256": "c" * 64,
+        "sha256": shipped_rules().standards["cifar10"].sha256,
     }
     value["device"]["name"] = "NVIDIA H200"
     for metric, name in zip(value["metrics"], ("fid", "is"), strict=True):
         metric |= {"name": name, "n_samples": 50_000, "extractor": "inception"}
         metric["extractor_sha256"] = shipped_rules().extractors["inception"] + "0" * 56
+        metric["reference_sha256"] = digest_of(
+            making(
+                images=value["dataset"]["sha256"],
+                split="train",
+                count=50_000,
+                extractor="inception",
+                weights=metric["extractor_sha256"],
+                layer="2048",
+                resize=metric["resize"],
+                quantiser=metric["quantiser"],
+            )
+        )
+
+
+def name_of(text: str) -> str:
+    """As much of a hostile text as a name may hold."""
+    return text.translate({ord("<"): "(", ord(">"): ")"})[:100]
 
 
 def _extractor(name: str) -> str:
     return shipped_rules().extractors[name]
+
+
+def evidence(result: Result) -> bytes:
+    """Images of one grey, and the training split's moments moved until their distance is the record's."""
+    data, metric = result.dataset, result.metrics[0]
+    images = torch.full((kept_images(result), data.resolution, data.resolution, data.channels), 99).byte()
+    if shipped_rules().card(metric) is None:
+        return evidence_bytes(images, {})
+    reference, _ = read_reference(reference_path(metric.extractor or ""))
+    mean = reference.mean.clone()
+    mean[0] += metric.value**0.5
+    state = {
+        "n": torch.tensor([metric.n_samples]),
+        "mean": mean,
+        "scatter": reference.covariance * (metric.n_samples - 1),
+    }
+    return evidence_bytes(images, {metric.extractor or "": Moments.from_state(state)})
 
 
 def _write(root: Path, index: int, results: list[Result], grid: bytes, edit: Any) -> None:
@@ -135,17 +179,19 @@ def _write(root: Path, index: int, results: list[Result], grid: bytes, edit: Any
         "group_hash": group,
         "results": [
             {"seed": seed, "file": name, "sha256": sha256(data)}
-            for seed, (name, data) in enumerate(contents.items())
+            for seed, (name, data) in enumerate(contents.items())  # results only, so far
         ],
         "figures": row.model_dump(mode="json"),
     }
     if edit is not None:
         edit(index, value)
+    contents |= {f"evidence/seed{result.training.seed}.safetensors": evidence(result) for result in results}
     contents["samples.png"], contents["config.yaml"] = grid, config_text(results[0]).encode()
     contents["submission.json"] = to_bytes(parse(Submission, value, root))
     contents["SHA256SUMS"] = sums(contents).encode()
     folder = root / "submissions" / plain(row.dataset) / slug(row, group, value["submitter"])
-    (folder / "results").mkdir(parents=True)
+    for name in ("results", "evidence"):
+        (folder / name).mkdir(parents=True)
     for name, data in contents.items():
         (folder / name).write_bytes(data)
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from browser import Browser, Page, chromium
-from fakes import fill
+from fakes import fill, name_of
 
 from genbench.leaderboard.page import WEBPAGE, write
 from genbench.leaderboard.standings import Row, Table, read_rows, tables
@@ -384,7 +384,7 @@ def test_everything_that_can_be_used_has_a_name(visit) -> None:
 
 def test_hostile_names_are_shown_as_text_and_do_nothing(visit, tmp_path) -> None:
     def edit(index: int, value: dict[str, Any]) -> None:
-        value["submitter"], value["note"] = HOSTILE[index][:100], HOSTILE[index] * 5
+        value["submitter"], value["note"] = name_of(HOSTILE[index]), HOSTILE[index] * 5
 
     root = fill(tmp_path / "board", len(HOSTILE), edit=edit)
     write(root)

@@ -196,14 +196,25 @@ def test_a_stale_page_and_schema_are_found(board, rules) -> None:
     with (board / "README.md").open("a") as file:
         file.write(" ")
     (board / "result.schema.json").unlink()
+    (board / "submission.schema.json").write_text("{}")
     text = found(board, rules)
     assert "README.md: out of date. Type: python -m genbench.leaderboard build" in text
     assert "result.schema.json: out of date" in text
+    assert "submission.schema.json: out of date" in text
 
 
 def test_the_same_results_cannot_be_two_submissions(board, rules, make_runs) -> None:
     submit(make_runs(name="again"), name="eve", to=board, rules=rules, say=lambda line: None)
     assert "the same result as one of" in found(board, rules)
+
+
+def test_one_run_cannot_be_two_recipes(board, rules, make_runs) -> None:
+    """Records whose configurations and hashes were edited, and whose scores were not."""
+    relabelled = {"config.model.label_dropout": 0.2, "command": ["model.label_dropout=0.2"]}
+    submit(make_runs(changes=relabelled, name="x"), name="eve", to=board, rules=rules, say=lambda line: None)
+    text = found(board, rules)
+    assert text.count("another configuration, but to the last bit the metrics of") == 3
+    assert "the same result as one of" not in text
 
 
 def test_misnamed_metrics_are_found(make_run, rules) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes import name_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -184,7 +185,7 @@ HOSTILE = (
 
 def test_names_and_notes_cannot_act(enter) -> None:
     page = build(enter("plain", (1.0, 1.1, 1.2)))
-    hostile = HOSTILE[:100]
+    hostile = name_of(HOSTILE)
     with_hostile = build(
         enter(hostile, (2.0, 2.1, 2.2), {"model.name": hostile, "config.model.name": hostile}, note=HOSTILE)
     )

@@ -46,6 +46,10 @@ WRONG = [
     ("model.name", "a" * 101, "model.name"),
     ("model.name", "a\nb", "model.name"),
     ("model.name", "a\u202eb", "model.name"),
+    ("model.name", "a\u200bb", "model.name"),
+    ("model.name", "a<b>", "model.name"),
+    ("model.name", "=HYPERLINK(1)", "model.name"),
+    ("model.name", "@SUM(1)", "model.name"),
     ("training.stopped", "crashed", "training.stopped"),
     ("training.seed", -1, "training.seed"),
     ("sampling.nfe_max", 49, "sampling"),
@@ -57,6 +61,7 @@ WRONG = [
     ("command", ["a" * 1001], "command.0"),
     ("config.long", "a" * 1001, "config"),
     ("config.big", 2**63, "config"),
+    ("config.half", "\ud800", "config"),
     ("extra", 1, "extra"),
     ("metrics.0.extra", 1, "metrics.0.extra"),
     ("versions.torch", 2, "versions.torch"),
@@ -198,7 +203,11 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=10,
 )
-LINES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp")), min_size=1, max_size=100)
+LINES = st.text(
+    st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp"), exclude_characters="<>"),
+    min_size=1,
+    max_size=100,
+).filter(lambda name: name[0] not in "=+-@")
 
 
 @settings(max_examples=40, deadline=None)

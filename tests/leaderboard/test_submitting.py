@@ -10,6 +10,7 @@ import pytest
 
 from genbench.configuration import group_hash
 from genbench.errors import UserError
+from genbench.leaderboard.page import build
 from genbench.leaderboard.record import Result
 from genbench.leaderboard.rules import budget_class, shipped_rules
 from genbench.leaderboard.submission import figures, plain, read_entry
@@ -46,6 +47,21 @@ def test_three_clean_seeds_make_a_closed_submission(enter, make_runs) -> None:
     assert metric.evaluation_std == pytest.approx(0.02, rel=1e-14)
     assert directory.parts[-3:-1] == ("submissions", "digits")
     assert directory.name == f"ddpm-ddim-{entry.submission.group_hash[:8]}-ada"
+
+
+def test_the_bootstrap_error_is_in_the_row_where_one_evaluation_seed_must_do(enter, make_run) -> None:
+    one = {"sampling.seeds": [0], "config.metrics.seeds": [0]}
+    for number in (0, 1):
+        one |= {f"metrics.{number}.std": None, f"metrics.{number}.n_seeds": 1}
+    runs = [
+        make_run(seed, one | {"metrics.0.bootstrap_std": error, "metrics.0.value": 1.0 + seed})
+        for seed, error in enumerate((0.3, 0.4))
+    ]
+    directory, _ = enter(runs)
+    metrics = read_entry(directory).submission.figures.metrics
+    assert metrics[0].bootstrap_std == pytest.approx((0.125) ** 0.5, rel=1e-14)
+    assert metrics[1].bootstrap_std is None
+    assert "| ± 0.3536 by bootstrap |" in build(directory.parents[2])
 
 
 def test_the_standard_tool_accepts_the_sums(enter, make_runs) -> None:

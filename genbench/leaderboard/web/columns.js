@@ -45,7 +45,7 @@ function columnsOf(track) {
             key: "evaluation",
             label: "Evaluation-seed spread",
             number: true,
-            value: (row) => (row.metrics[main]?.[3] ? Number(row.metrics[main][3].slice(2)) : null),
+            value: (row) => (row.metrics[main]?.[3] ? parseFloat(row.metrics[main][3].slice(2)) : null),
             cell: (row) => row.metrics[main]?.[3] ?? "",
           },
         ]),

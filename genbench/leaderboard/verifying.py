@@ -1,0 +1,245 @@
+"""Are a submission's images those of a checkpoint? They are drawn again, number by number, and compared.
+
+Image i depends on (evaluation seed, i) alone, so the images that a submission holds can be drawn without the
+others. Noise is the same bit for bit on every device; arithmetic is not. Fixed-step sampling in float32 keeps
+to one grey level, categorical pixels are equal but for a hundredth; so images agree where
+
+    19 of 20 lie within one grey level everywhere,  or  99 of 100 pixels are equal
+
+(a hundredth of the pixels anywhere would not do for the first: weights of another training seed, six steps
+old, put 98 % of the pixels within a level, and 21 of 64 images). Asked to, all samples are drawn again and
+scored anew.
+
+Nothing that a submitter wrote is instantiated. The recorded command, if it can only choose and set, is
+composed again from this installation's conf/ and must give the recorded configuration's hash; weights are
+read from safetensors into the model that this configuration makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from torch import Tensor
+
+from genbench.cli import composed, register_resolvers
+from genbench.configuration import SHOWN, conf_dir, config_hash, differences
+from genbench.errors import UserError
+from genbench.harness.assembly import Assembly
+from genbench.harness.checkpoint import Checkpoint
+from genbench.harness.distributed import Ranks, resolve_device
+from genbench.harness.finished import restore
+from genbench.harness.fitting import fit
+from genbench.harness.rundir import RunDirectory
+from genbench.harness.sampling import Source
+from genbench.harness.scoring import build_scoring
+from genbench.leaderboard.checking import check
+from genbench.leaderboard.evidence import from_bytes
+from genbench.leaderboard.record import Result
+from genbench.leaderboard.reproducing import safe
+from genbench.leaderboard.rules import Rules, shipped_rules
+from genbench.leaderboard.submission import evidence_file, read_entry
+from genbench.leaderboard.untrusted import EVIDENCE_LIMIT, read_bytes
+
+NEAR_IMAGES = 0.95
+"""The share of images that must lie within a grey level everywhere; a long trajectory may part from another
+device's now and then."""
+
+EQUAL_PIXELS = 0.99
+"""The share of pixels that must be equal where fewer images are that near: of categorical samples."""
+
+CLOSE = 0.01
+"""By which share of its value a score may differ, beyond its own spread."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of the record and its value anew; `allowed` is how far apart they may be, any for None."""
+
+    name: str
+    recorded: float
+    found: float
+    allowed: float | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are as near as another device lets expect."""
+        return self.allowed is None or abs(self.found - self.recorded) <= self.allowed
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What drawing a training seed's images again found.
+
+    images: how many were compared; identical: how many are equal to the bit; near: how many lie within a
+    grey level everywhere; equal: share of all pixels that are; largest: difference of a pixel, in levels.
+    """
+
+    seed: int
+    images: int
+    identical: int
+    near: int
+    equal: float
+    largest: int
+    scores: Sequence[Score] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether images and scores are those of the checkpoint."""
+        images = self.near >= NEAR_IMAGES * self.images or self.equal >= EQUAL_PIXELS
+        return images and all(score.agrees for score in self.scores)
+
+
+def verify(
+    submission: Path,
+    runs: Sequence[str],
+    *,
+    scores: bool = False,
+    device: str = "auto",
+    data_root: Path | None = None,
+    rules: Rules | None = None,
+) -> Iterator[Verification]:
+    """One verdict for each of `runs`, as soon as it is.
+
+    runs: run directories or checkpoint files of the submission's training seeds, as PATH or SEED=PATH.
+    scores: whether all samples are drawn and scored again too. Raises UserError where `check` finds
+    something, a run is not of the submission, the recorded command does not give the recorded configuration
+    here, or there is nothing to compare.
+    """
+    rules = shipped_rules() if rules is None else rules
+    for problem in check(submission, rules):
+        raise UserError(f"the submission is not in order: {problem}")
+    results = {result.training.seed: result for result in read_entry(submission).results}
+    chosen = [_find(run, results) for run in runs]
+    for seed, checkpoint in chosen:
+        result = results[seed]
+        path = submission / evidence_file(seed)
+        if not path.exists():
+            raise UserError(
+                f"{path} is missing: the submission holds no images of seed {seed} to compare with"
+            )
+        held = from_bytes(read_bytes(path, EVIDENCE_LIMIT), path, result, rules).images
+        place = {"device": device, "checkpoint": str(checkpoint), "run_dir": str(checkpoint.parent)}
+        config = {**recompose(result), **place}
+        if data_root is not None:
+            config["data_root"] = str(data_root)
+        yield _verify(result, held, config, scores)
+
+
+def recompose(result: Result) -> dict[str, Any]:
+    """The recorded configuration, made anew from this installation's conf/ and the recorded command.
+
+    Raises UserError where the command could do more than choose and set, or gives another configuration.
+    """
+    if unsafe := [override for override in result.command if not safe(override)]:
+        raise UserError(
+            f"the recorded command has {unsafe[0]!r}, which could name code; nothing of it was run"
+        )
+    typed = [override for override in result.command if not override.startswith("trainer.precision=")]
+    typed += [f"seed={result.training.seed}", f"trainer.precision={result.training.precision}"]
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = composed(list(dict.fromkeys(typed)))
+    if config_hash(config) != result.config_hash:
+        lines = differences(result.config, config)
+        commit = result.git.commit
+        advice = f" Type: git checkout {commit}" if commit else ""
+        raise UserError(
+            f"here the recorded command gives the configuration {config_hash(config)[:SHOWN]}, recorded is "
+            f"{result.config_hash[:SHOWN]} ({'; '.join(lines[:3]) or 'values are equal'}).{advice}"
+        )
+    return config
+
+
+def _find(run: str, results: Mapping[int, Result]) -> tuple[int, Path]:
+    """The training seed that a run is of, and its checkpoint file."""
+    first, equals, rest = run.partition("=")
+    said, path = (int(first), Path(rest)) if equals and first.isdecimal() else (None, Path(run))
+    seals = sorted(RunDirectory(path).checkpoints.glob("step-*.json")) if path.is_dir() else [path]
+    seals = [seal.with_name(f"{seal.name.split('.')[0]}.json") for seal in seals]
+    for seed, result in results.items():
+        if said not in (None, seed):
+            continue
+        for seal in seals:
+            try:
+                checkpoint = Checkpoint.from_json(seal)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{seal} cannot be read ({error}); expected a run or a checkpoint") from error
+            known = said is not None or checkpoint.config_hash == result.config_hash
+            if known and checkpoint.step == result.training.steps:
+                return seed, seal
+    wanted = ", ".join(f"seed {seed} at step {r.training.steps}" for seed, r in results.items())
+    raise UserError(
+        f"{path} has no checkpoint of this submission ({wanted}). Where it was trained under another "
+        f"configuration and evaluated under this one, say of which seed it is: SEED={path}"
+    )
+
+
+def _verify(result: Result, held: Tensor, config: dict[str, Any], scores: bool) -> Verification:
+    device = resolve_device(config["device"])
+    assembly = Assembly(config, device, Ranks())
+    generator, trained = restore(config, assembly)
+    for what, found, recorded in (
+        ("steps", trained.steps, result.training.steps),
+        ("images_seen", trained.images_seen, result.training.images_seen),
+        ("weights", "ema" if trained.averaged else "raw", result.weights),
+    ):
+        if found != recorded:
+            raise UserError(f"{config['checkpoint']}: {what} is {found}, recorded is {recorded}")
+    sampler = assembly.sampler()
+    fitted = fit(sampler, generator, assembly)
+    source = Source(generator, sampler, fitted, config["sampler"]["batch_size"], device)
+    drawn = torch.cat([part.images.cpu() for part in source.draw(len(held), result.sampling.seeds[0])])
+    found_scores = list(_scores(result, config, assembly, source)) if scores else []
+    return compare(result.training.seed, held, drawn.permute(0, 2, 3, 1), found_scores)
+
+
+def compare(seed: int, held: Tensor, drawn: Tensor, scores: Sequence[Score] = ()) -> Verification:
+    """Images uint8 [K, H, W, C] as submitted and as drawn again."""
+    apart = (held.int() - drawn.int()).abs()
+    largest = apart.flatten(1).amax(dim=1)
+    return Verification(
+        seed=seed,
+        images=len(held),
+        identical=int((largest == 0).sum()),
+        near=int((largest <= 1).sum()),
+        equal=float((apart == 0).double().mean()),
+        largest=int(largest.max()),
+        scores=scores,
+    )
+
+
+def _scores(result: Result, config: Mapping[str, Any], assembly: Assembly, source: Source) -> Iterator[Score]:
+    """The metrics of all samples, drawn again; those of no extractor (likelihoods) are left out."""
+    scoring, _ = build_scoring(assembly, config["metrics"], source.model.image_shape)
+    scoring.refer_to(assembly.images, config["dataset"]["reference"], config["metrics"]["batch_size"])
+    scored = scoring.score(source, result.sampling.n_samples, result.sampling.seeds)
+    values = {metric.name: metric for metric in scored.metrics}
+    for metric in result.metrics:
+        if metric.extractor is None:
+            continue
+        again = values.get(metric.name)
+        if again is None or again.extractor_sha256 != metric.extractor_sha256:
+            raise UserError(f"{metric.name} cannot be computed here with the recorded extractor")
+        spread = metric.bootstrap_std if metric.std is None else metric.std
+        allowed = None if metric.better == "neither" else CLOSE * abs(metric.value) + (spread or 0.0)
+        yield Score(metric.name, metric.value, again.value, allowed)
+
+
+def describe(found: Verification) -> str:
+    """A verification in a few lines."""
+    lines = [
+        f"{'agrees   ' if found.agrees else 'DISAGREES'} seed {found.seed}: of {found.images} images "
+        f"{found.identical} are identical, {found.near} within a grey level; "
+        f"{found.equal:.2%} of pixels are equal, the largest difference is {found.largest}"
+    ]
+    for score in found.scores:
+        verdict = "" if score.agrees else f"  DISAGREES: within {score.allowed:.2g} was expected"
+        lines.append(f"  {score.name:<22} recorded {score.recorded:.6g}, again {score.found:.6g}{verdict}")
+    return "\n".join(lines)
