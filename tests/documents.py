@@ -28,7 +28,7 @@ TYPED = re.compile(r"`python -m (genbench\b[^`\n]*)`")
 
 @dataclass(frozen=True)
 class Link:
-    """A link of a page: its text, the file it points to (the page itself for `#anchor`), the anchor or None."""
+    """A link of a page: its text, the file it points to (the page itself for `#anchor`), and the anchor."""
 
     text: str
     path: Path
@@ -74,7 +74,7 @@ class Page:
         return set(found)
 
     def section(self, heading: str) -> str:
-        """The prose under a heading, down to the next one of its level or above; empty where there is none."""
+        """The prose under a heading, down to the next one of its level or above; empty if there is none."""
         match = re.search(rf"^(#+) {re.escape(heading)} *\n", self.prose, re.MULTILINE)
         if match is None:
             return ""

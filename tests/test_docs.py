@@ -6,15 +6,18 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import pytest
-from documents import ROOT, Page, pages
+from documents import ROOT, SPAN, Page, pages
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from pydantic import BaseModel
 
 from genbench import cli
 from genbench.configuration import conf_dir
 from genbench.help import choices
 from genbench.leaderboard.__main__ import _parser as leaderboard_parser
+from genbench.leaderboard.record import Result
 
 PAGES = pages()
 MODELS = [page for page in PAGES if page.name.startswith("docs/models/")]
@@ -103,7 +106,7 @@ def test_a_models_page_says_what_every_page_says(page):
 
 @pytest.mark.parametrize("page", MODELS, ids=lambda page: page.name)
 def test_no_result_is_quoted_that_is_not_recorded(page):
-    """Numbers stand in the README, or in the records the section links to; published ones in published.json."""
+    """Numbers stand in the README, in records that the section links to, or in published.json."""
     section = page.section("Results")
     sources = [link.path for link in page.links(section) if link.path.suffix in (".md", ".json")]
     recorded = Page("README.md").text + "".join(path.read_text() for path in sources if path.is_file())
@@ -115,3 +118,22 @@ def published_numbers() -> set[str]:
     text = (ROOT / "genbench/leaderboard/published.json").read_text()
     values = [value["value"] for figure in json.loads(text) for value in figure["metrics"].values()]
     return set(NUMBER.findall(text)) | {f"{value:.2f}" for value in values}
+
+
+def test_every_field_of_a_record_is_explained():
+    told = set(re.findall(r"\w+", " ".join(SPAN.findall(Page("docs/files.md").section("result.json")))))
+    assert fields(Result) <= told
+
+
+def fields(record: type[BaseModel]) -> set[str]:
+    """The names of a record's fields, those of records inside it included."""
+    names = set(record.model_fields)
+    for field in record.model_fields.values():
+        inner = [field.annotation, *get_args(field.annotation)]
+        names |= {
+            n
+            for kind in inner
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+            for n in fields(kind)
+        }
+    return names
