@@ -27,10 +27,10 @@ EXAMPLES = [page for page in pages() if page.runs() and page.name.startswith("do
 SHORT = ["logger=none", "device=cpu", "trainer.steps=3", "metrics.n_samples=20", "trainer.batch_size=8"]
 """Typed behind what the page says: of a value typed twice the last one counts."""
 
-SHORTER = {"task=solvers": ["solvers.steps=[3]", "solvers.images=200", "device=cpu"]}
-"""The same by task, for those that do not train."""
+SOLVERS = ["solvers.steps=[3]", "solvers.images=200", "device=cpu"]
+"""The same for a comparison of samplers, which does not train."""
 
-SAMPLING = {"model=ddpm": ["sampler.steps=3"], "model=udm": ["sampler.steps=3"]}
+DENOISING = {"model=ddpm", "model=udm"}
 
 
 def test_there_is_an_example_of_everything_that_can_be_added():
@@ -86,7 +86,8 @@ def test_the_pages_sampler_and_rule_are_what_it_says(tmp_path):
 
 def shorter(words: list[str]) -> list[str]:
     """What to type behind a command so that it takes a second."""
-    for task, typed in SHORTER.items():
-        if task in words:
-            return typed
-    return [*SHORT, *(override for model, more in SAMPLING.items() if model in words for override in more)]
+    if "task=solvers" in words:
+        return SOLVERS
+    steps = ["sampler.steps=3"] if DENOISING & set(words) else []
+    own = any(word.startswith("network=") for word in words)
+    return [*SHORT, *steps, *(["network.channels=8"] if steps and not own else [])]
