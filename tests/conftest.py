@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,14 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., dict[str, Any]]:
-    """compose("model=ddpm", ...): the resolved configuration that the command line would run."""
+    """compose("model=ddpm", ...): the resolved configuration that the command line would run.
+
+    typed: overrides that must be of use, as all are that somebody types.
+    """
     cli.register_resolvers()
 
-    def composed(*overrides: str) -> dict[str, Any]:
+    def composed(*overrides: str, typed: Sequence[str] = ()) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return cli.composed(overrides)
+            return cli.composed(overrides, typed)
 
     return composed
