@@ -28,8 +28,8 @@ PLACEHOLDER = re.compile(r"…|\.\.\. |\||(?<![\w/])[A-Z]{2,}(?![\w/])")
 
 SECTIONS = ("Maths", "Recipe", "Run it", "Samplers", "Results", "What goes wrong", "Sources")
 
-NO_IMAGES = {"classifier", "oracle"}
-"""What task=extractor trains and what task=solvers compares samplers on: no models to choose from."""
+NOT_TRAINED = {"classifier", "oracle", "diffusers"}
+"""What task=extractor trains, what task=solvers compares samplers on, and what comes with its weights."""
 
 NUMBER = re.compile(r"(?<![\w.@/-])\d+\.\d+(?![\w/])")
 
@@ -92,7 +92,7 @@ def each_choice(overrides: Sequence[str]) -> Iterator[list[str]]:
 def test_every_model_has_a_page_that_names_it_and_runs_it():
     named = {model for page in MODELS for model in re.findall(r"\bmodel=([\w,]+)", page.text)}
     named = {model for group in named for model in group.split(",")}
-    trained = {name for name in choices(conf_dir())["model"] if "/" not in name} - NO_IMAGES
+    trained = {name for name in choices(conf_dir())["model"] if "/" not in name} - NOT_TRAINED
     assert trained <= named
 
 

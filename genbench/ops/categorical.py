@@ -31,11 +31,12 @@ def categorical(probabilities: Tensor, uniform: Tensor, decided: Tensor | None =
         drawn = torch.zeros(uniform.shape, dtype=torch.int64, device=uniform.device)
         drawn[~decided] = categorical(probabilities[~decided], uniform[~decided])
         return drawn
-    ends = probabilities.double().cumsum(dim=-1)
-    reached = uniform.double()[..., None] * ends[..., -1:]
+    ends = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    whole = ends[..., -1:].contiguous()
+    reached = uniform.double()[..., None] * whole
     # Rounding must not push a draw past the last category that has any probability.
-    last = (ends < ends[..., -1:]).sum(dim=-1)
-    return torch.minimum((ends <= reached).sum(dim=-1), last)
+    last = torch.searchsorted(ends, whole)
+    return torch.minimum(torch.searchsorted(ends, reached, right=True), last)[..., 0]
 
 
 def categorical_of_logits(
@@ -49,4 +50,5 @@ def categorical_of_logits(
         from genbench.ops.kernels.categorical import draw
 
         return draw(logits, uniform, decided, True, 1 / temperature)
-    return categorical((logits / temperature).softmax(dim=-1), uniform, decided)
+    scaled = logits if temperature == 1 else logits / temperature
+    return categorical(scaled.softmax(dim=-1), uniform, decided)
