@@ -30,6 +30,7 @@ from genbench import help as help_page
 from genbench import validation
 from genbench.configuration import SAMPLER_PARTS, conf_dir, resolve
 from genbench.errors import Stopped, UserError
+from genbench.harness import memory
 from genbench.harness.rundir import RunDirectory
 from genbench.words import spelled_out
 
@@ -183,7 +184,17 @@ def _run(cfg: DictConfig) -> float | None:
     if config["threads"] is not None:
         importlib.import_module("torch").set_num_threads(config["threads"])
     job = hydra_config.job.num if multirun else None
-    return task.run(config, Typed(overrides, now, job, _sweep.runs))
+    return carry_out(task, config, Typed(overrides, now, job, _sweep.runs))
+
+
+def carry_out(task: Any, config: dict[str, Any], typed: Typed) -> float | None:
+    """Runs a task's module. Raises UserError where memory has run out, with what to type."""
+    try:
+        return task.run(config, typed)
+    except (RuntimeError, MemoryError) as error:
+        if said := memory.advice(error, config):
+            raise UserError(said) from error
+        raise
 
 
 def _entry(cfg: DictConfig) -> Any:
