@@ -111,7 +111,7 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
     if "run_dir" not in values:
         raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
     directory = RunDirectory(Path(values["run_dir"]))
-    if "model" in values and not directory.started:
+    if not directory.started and not {"model", "experiment"}.isdisjoint(values):
         return []  # of a model that comes with its weights, whose run begins here
     saved = directory.overrides()
     return recall(saved, [a for a in arguments if "=" in a])

@@ -1,6 +1,7 @@
 """A run brought back: its configuration with new choices laid over it, and its weights.
 
-A model that comes with its weights needs no run before it: its first evaluation makes the run directory.
+A model that comes with its weights, or has them from `checkpoint`, needs no run before it: its first
+evaluation makes the run directory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from genbench.configuration import METRICS_PARTS, SAMPLER_PARTS
 from genbench.contracts import Generator, Pretrained, UserError
 from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
+from genbench.harness.fetched import local
 from genbench.harness.recording import Trained
 from genbench.harness.rundir import RunDirectory
 
@@ -41,10 +43,11 @@ RECHOSEN = ("sampler", "metrics", "measures")
 def recalled(composed: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """The configuration of the run in `run_dir` with what was typed laid over it (see `overlay`).
 
-    Where none lives there but a model was typed, the configuration composed, of a run that is to begin.
+    Where none lives there but a model or an experiment was typed, the configuration composed, of a run that
+    is to begin.
     """
     directory = RunDirectory(Path(composed["run_dir"]))
-    if "model" in typed and not directory.started:
+    if not directory.started and not {"model", "experiment"}.isdisjoint(typed):
         return composed
     return overlay(directory.config(), composed, typed)
 
@@ -96,7 +99,7 @@ def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, T
     directory = RunDirectory(Path(config["run_dir"]))
     checkpoints = Checkpoints(directory.checkpoints)
     if config["checkpoint"] not in (None, "best"):
-        state = Checkpoints.read(Path(config["checkpoint"]))
+        state = Checkpoints.read(local(config["checkpoint"]))
     else:
         newest = checkpoints.best() if config["checkpoint"] == "best" else checkpoints.latest()
         if newest is None:
@@ -105,11 +108,18 @@ def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, T
             )
         state = checkpoints.load(newest)
     average = assembly.average(generator)
-    if average is not None:
-        average.load_state_dict(state["average"])
-        generator = cast(Generator, average.module)
-    else:
-        generator.load_state_dict(state["generator"])
+    try:
+        if average is not None:
+            average.load_state_dict(state["average"])
+            generator = cast(Generator, average.module)
+        else:
+            generator.load_state_dict(state["generator"])
+    except (RuntimeError, KeyError) as error:
+        said = str(error).splitlines()[0]
+        raise UserError(
+            f"The checkpoint's tensors are not those of this model ({said}). Type the model, sizes and "
+            "averaging that it was trained with."
+        ) from error
     trained = Trained(
         steps=state["step"],
         images_seen=state["images_seen"],

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from genbench.contracts import Fitted, UserError
 from genbench.data.images import ImageSet
 from genbench.harness.assembly import Assembly, build
 from genbench.harness.distributed import Ranks
+from genbench.harness.fetched import cached
 from genbench.harness.progress import Progress
 from genbench.harness.sampling import Source
 from genbench.leaderboard.record import Metric
@@ -75,7 +74,7 @@ class Scoring:
         images: gives a split by its name; split: the reference. Every rank calls this.
         """
         # Not in data_root, which is often read-only or somebody else's.
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "genbench" / "statistics"
+        cache = cached() / "statistics"
         self._real = []
         for extractor in self.extractors:
             measures = fitting(self.measures, extractor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import genbench
+from PIL import Image
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.utils import prepare_input_from_id
 
@@ -198,3 +200,23 @@ def test_a_section_typed_again_is_no_change(trained: Path) -> None:
     genbench("task=evaluate", f"run_dir={trained}", "model=ddpm", "dataset=digits", *few)
     refused = genbench("task=evaluate", f"run_dir={trained}", "model=flow", *few, check=False)
     assert "model cannot be changed" in refused.stderr
+
+
+def test_a_published_checkpoint_is_sampled_without_its_run(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its address and sum, with the settings it was trained with, or the reason why not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (weights,) = (trained / "checkpoints").glob("step-*3.safetensors")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    typed = [*SMALL, "conditional=true", "n=8", f"checkpoint={weights.as_uri()}@sha256:{digest}"]
+    genbench("task=sample", "model=ddpm", *typed, f"run_dir={tmp_path / 'theirs'}")
+    ours = streamed(trained / "samples" / "samples.npz", "arr_0")
+    found = [
+        np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("theirs/samples/ddim-step3/*.png"))
+    ]
+    assert np.array_equal(np.stack(found), ours[:8, :, :, 0])
+    other = ["model=ddpm", *typed, "network.channels=16", f"run_dir={tmp_path / 'other'}"]
+    refused = genbench("task=sample", *other, check=False)
+    assert refused.returncode == 2
+    assert "not those of this model" in refused.stderr
