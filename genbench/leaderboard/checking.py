@@ -9,9 +9,12 @@ that would be generated now. Every failure is reported, none raised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,10 @@ from genbench.leaderboard.untrusted import read_bytes, sha256
 
 MOST_PROBLEMS = 50
 """Problems of one thing that are listed; a file of sums can be made to have ten thousand."""
+
+
+MANY = 500
+"""Submissions of a board that several processes examine; they take seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,13 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
     scored: dict[str, tuple[str, Path]] = {}  # configuration and place of each set of metrics
     directories = submission_directories(root)
 
-    def submission_problems(directory: Path) -> Iterator[Problem]:
-        read = yield from _submission_problems(directory, rules)
-        if read is None:
+    def submission_problems(examined: _Examined) -> Iterator[Problem]:
+        yield from examined.problems
+        if examined.refusal is not None:
+            raise UserError(examined.refusal)
+        if examined.read is None:
             return
-        entry, derived = read
+        entry, derived = examined.read
         for item in entry.submission.results:
             first = owner.setdefault(item.sha256, entry.directory)
             if first != entry.directory:
@@ -101,8 +110,8 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
                 yield Problem(path, f"another configuration, but to the last bit the metrics of {first}")
         rows.append(row(entry, root, derived))
 
-    for directory in directories:
-        yield _verdict(directory, partial(submission_problems, directory))
+    for directory, examined in zip(directories, _all_examined(directories, rules), strict=True):
+        yield _verdict(directory, partial(submission_problems, examined))
     if len(rows) < len(directories):
         unread = len(directories) - len(rows)
         message = f"cannot be regenerated: {unread} of {len(directories)} submissions cannot be read"
@@ -112,6 +121,43 @@ def _examine_board(root: Path, rules: Rules) -> Iterator[Verdict]:
             yield _verdict(root / name, partial(_page_problems, root / name, text))
     for name, text in schemas().items():
         yield _verdict(root / name, partial(_page_problems, root / name, text))
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """A submission looked at by itself: its problems, what was read of it, and why no more could be."""
+
+    problems: tuple[Problem, ...]
+    read: tuple[Entry, Figures | None] | None = None
+    refusal: str | None = None
+
+
+def _all_examined(directories: Sequence[Path], rules: Rules) -> Iterator[_Examined]:
+    """Every submission, in order; of a large board by as many processes as there are processors."""
+    work = partial(_examined, rules=rules)
+    if len(directories) < MANY:
+        yield from map(work, directories)
+        return
+    # Spawned and not forked, and each on one thread: where torch has run already, neither would end well.
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_alone) as pool:
+        yield from pool.map(work, directories, chunksize=16)
+
+
+def _alone() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _examined(directory: Path, rules: Rules) -> _Examined:
+    found: list[Problem] = []
+    problems = _submission_problems(directory, rules)
+    try:
+        while len(found) <= MOST_PROBLEMS:
+            found.append(next(problems))
+    except StopIteration as end:
+        return _Examined(tuple(found), end.value)
+    except UserError as error:
+        return _Examined(tuple(found), refusal=str(error))
+    return _Examined(tuple(found))
 
 
 def _verdict(path: Path, problems: Callable[[], Iterator[Problem]]) -> Verdict:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from fakes import fill
 
 from genbench.leaderboard import check as check_with_shipped_rules
-from genbench.leaderboard.checking import Problem, check
+from genbench.leaderboard import checking
+from genbench.leaderboard.checking import Problem, check, examine
 from genbench.leaderboard.page import write
 from genbench.leaderboard.submission import submission_directories
 from genbench.leaderboard.submitting import submit, sums
@@ -261,3 +263,15 @@ def test_a_path_with_nothing_to_check_fails(tmp_path) -> None:
 def test_the_committed_leaderboard_is_in_order() -> None:
     root = Path(__file__).parents[2] / "leaderboard"
     assert [str(problem) for problem in check_with_shipped_rules(root)] == []
+
+
+def test_processes_find_what_one_finds(tmp_path, monkeypatch) -> None:
+    """Of boards large enough: the same verdicts in the same order, of sound and broken submissions."""
+    root = fill(tmp_path / "board", 6, images=False)
+    broken = submission_directories(root)[2]
+    (broken / "submission.json").write_text("{}")
+    (submission_directories(root)[4] / "samples.png").write_bytes(b"no picture")
+    alone = list(examine(root))
+    monkeypatch.setattr(checking, "MANY", 2)
+    assert list(examine(root)) == alone
+    assert sum(bool(verdict.problems) for verdict in alone) >= 2
