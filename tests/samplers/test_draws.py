@@ -19,6 +19,7 @@ from genbench.corruptions.tokens import expectation, tokens, values
 from genbench.generators.oracles import GaussianOracle
 from genbench.ops.combine import expand
 from genbench.ops.random import Keys, Successive
+from genbench.samplers.analytic import VARIANCES, Analytic
 from genbench.samplers.draws import FACTORS, SCALES, Apart, Laplace, Mean, Normal, Together
 from genbench.samplers.grids import Uniform as Even
 from genbench.samplers.restore import Restore
@@ -217,3 +218,19 @@ def test_an_image_does_not_depend_on_its_batch(draw):
     whole = sampler(Exact(corruption), Keys(torch.arange(6), 0), None, fitted).images
     part = sampler(Exact(corruption), Keys(torch.arange(4, 6), 0), None, fitted).images
     torch.testing.assert_close(whole[4:], part, atol=1e-6, rtol=0)
+
+
+def test_a_normal_draw_under_the_posteriors_step_is_analytic_dpm():
+    """kexue.fm 9262: a unit-weight Gaussian head given its variance afterwards is Bao et al. (2022)."""
+    oracle = GaussianOracle(Gaussian(Linear()), (1, 1, 1), mean=0.4, std=0.5)
+    variance = torch.tensor([0.2, 0.16, 0.1, 0.05, 0.02], dtype=torch.float64)
+    keys = Keys(torch.arange(COUNT), 0)
+    drawn = Restore(5, Even(), Eta(1.0), clip=False, draw=Normal())(oracle, keys, None, {SCALES: variance})
+    analytic = Analytic(5, Even(), Eta(1.0), clip=False, noisy_end=True)
+    steps = analytic(oracle, keys, None, {VARIANCES: variance})
+    for images in (drawn.images, steps.images):
+        assert float(images.mean()) == pytest.approx(0.4, abs=5 * 0.6 / COUNT**0.5)
+    ratio = float(drawn.images.var() / steps.images.var())
+    assert ratio == pytest.approx(1.0, abs=5 * (4 / COUNT) ** 0.5)
+    without = Restore(5, Even(), Eta(1.0), clip=False)(oracle, keys).images.var()
+    assert abs(float(without / steps.images.var()) - 1) > 0.1
