@@ -32,7 +32,7 @@ from genbench.configuration import SAMPLER_PARTS, conf_dir, resolve
 from genbench.errors import Stopped, UserError
 from genbench.harness import memory
 from genbench.harness.rundir import RunDirectory
-from genbench.words import spelled_out
+from genbench.words import spelled_out, unquoted
 
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
@@ -105,14 +105,15 @@ def recall(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
 def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
     """For `task=evaluate run_dir=X`: what was typed when X was started; else what the task implies."""
     values = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    values = {key: unquoted(value) for key, value in values.items()}
     task = values.get("task")
     if task not in OF_A_RUN or (task in IMPLIED and "run_dir" not in values):
         return [each for each in IMPLIED.get(str(task), []) if key_of(each) not in values]
     if "run_dir" not in values:
         raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
     directory = RunDirectory(Path(values["run_dir"]))
-    if not directory.started and not {"model", "experiment"}.isdisjoint(values):
-        return []  # of a model that comes with its weights, whose run begins here
+    if directory.begins(values):
+        return []
     saved = directory.overrides()
     return recall(saved, [a for a in arguments if "=" in a])
 

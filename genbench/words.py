@@ -39,8 +39,15 @@ def spelled_out(arguments: Sequence[str], tasks: Sequence[str]) -> list[str]:
     if setting is None or (len(words) > 1 and setting not in SEVERAL):
         most = "nothing" if setting is None else "one word"
         raise UserError(f"{task} takes {most} without a name, found {' '.join(words)}. Type NAME=VALUE.")
-    value = f"[{','.join(map(_quoted, words))}]" if setting in SEVERAL else words[0]
+    value = f"[{','.join(map(_quoted, words))}]" if setting in SEVERAL else _quoted(words[0])
     return [f"task={task}", f"{setting}={value}", *rest]
+
+
+def unquoted(value: str) -> str:
+    """What `_quoted` was given; any other value as it is."""
+    if len(value) < 2 or not value[0] == value[-1] == "'":
+        return value
+    return value[1:-1].replace("\\'", "'").replace("\\\\", "\\")
 
 
 def _quoted(word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -54,10 +55,15 @@ def _reproduce(options: argparse.Namespace) -> int:
     failures = 0
     for baseline in _chosen(options):
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            found = again(baseline, Path(folder) / "run")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                found = again(baseline, Path(folder) / "run")
+        except subprocess.CalledProcessError as error:
+            failures += 1
+            print(f"{baseline.name}: the run ended with status {error.returncode}")
+            continue
         comparisons = compare(baseline, found)
-        failures += sum(not comparison.holds for comparison in comparisons)
+        failures += sum(comparison.holds is False for comparison in comparisons)
         print(f"{baseline.name}: {'; '.join(map(str, comparisons))} ({time.monotonic() - start:.0f} s)")
     return 1 if failures else 0
 

@@ -40,6 +40,11 @@ class Row:
         return self._metric("bpd") or self._metric("bpd_bound")
 
     @property
+    def published(self) -> MetricFigures | None:
+        """What may stand beside a published figure: Inception's distance, else bits per dimension."""
+        return self._metric("fid") or self.bits
+
+    @property
     def share(self) -> str:
         """How far the distance is from a per-pixel Gaussian to unseen real images."""
         distance = self.distance
@@ -70,7 +75,7 @@ def page(root: Path) -> str:
     recorded = baselines(root)
     shelves = [_shelf(name, list(own)) for name, own in groupby(recorded, key=lambda each: each.dataset)]
     rows = sorted((row for row in published() if row.experiment), key=lambda row: row.experiment or "")
-    here = {baseline.name: Row(baseline).distance for baseline in recorded}
+    here = {baseline.name: Row(baseline).published for baseline in recorded}
     return environment.get_template("page.md.j2").render(
         shelves=shelves,
         references=[(row, here.get(row.experiment or "")) for row in rows],

@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 
 from genbench import cli
-from genbench.configuration import conf_dir, differences
+from genbench.configuration import AS_BEFORE, conf_dir, differences
 from genbench.help import choices
 
 
@@ -24,13 +24,15 @@ def composing() -> Iterator[None]:
 def departures(recorded: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     """What of a recorded configuration is otherwise in what these overrides mean today, "key: was -> is".
 
-    Settings that the record does not know came later, and by default do what was done before. A precision
+    Settings that the record does not know came later, and by default do what was done before, but for those
+    of `AS_BEFORE`, which are absent exactly where they say so. A precision
     that is left to the device is whatever the record's device took.
     """
     now = cli.composed(overrides)
     if now["trainer"]["precision"] == "auto":
         now["trainer"]["precision"] = recorded["trainer"]["precision"]
-    return [line for line in differences(recorded, now) if ": (absent) -> " not in line]
+    lines = differences(recorded, now)
+    return [line for line in lines if ": (absent) -> " not in line or line.partition(":")[0] in AS_BEFORE]
 
 
 def experiment(recorded: Mapping[str, Any]) -> str | None:

@@ -28,22 +28,29 @@ CONFIDENCE = 0.99
 
 @dataclass(frozen=True)
 class Comparison:
-    """A score, recorded and found again. expected: how far from `recorded` it may be; 0: the same bits."""
+    """A score, recorded and found again.
+
+    expected: how far from `recorded` it may be; 0: the same bits; None: one seed on another machine says
+    nothing of how far.
+    """
 
     metric: str
     recorded: float
     found: float
-    expected: float
+    expected: float | None
 
     @property
-    def holds(self) -> bool:
-        """Is it the recorded score?"""
-        return abs(self.found - self.recorded) <= self.expected
+    def holds(self) -> bool | None:
+        """Is it the recorded score? None where that cannot be told."""
+        return None if self.expected is None else abs(self.found - self.recorded) <= self.expected
 
     def __str__(self) -> str:
         if self.expected == 0:
             said = "the same" if self.holds else f"recorded {self.recorded!r}"
             return f"{self.metric} {self.found!r}: {said}"
+        if self.expected is None:
+            said = f"of one seed elsewhere {self.recorded:.4g}, which tells nothing"
+            return f"{self.metric} {self.found:.4g}: {said}"
         said = "as recorded" if self.holds else "outside"
         return f"{self.metric} {self.found:.4g}: {said} {self.recorded:.4g} ± {self.expected:.2g}"
 
@@ -75,12 +82,12 @@ def same_machine(a: Result, b: Result) -> bool:
     return (a.device, a.versions.get("torch")) == (b.device, b.versions.get("torch"))
 
 
-def _interval(values: Sequence[float], metric: Metric) -> tuple[float, float]:
+def _interval(values: Sequence[float], metric: Metric) -> tuple[float, float | None]:
     """Where another training seed's value is expected: the mean of those known, and how far from it."""
     from scipy.stats import t
 
     if len(values) < 2:
-        return metric.value, float("inf")
+        return metric.value, None
     count, centre = len(values), sum(values) / len(values)
     deviation = sqrt(sum((value - centre) ** 2 for value in values) / (count - 1))
     return centre, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation * sqrt(1 + 1 / count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def draw(contenders: Sequence[Contender], path: Path) -> Path:
 
 def _losses(axes: Any, contender: Contender, title: str, colour: str) -> None:
     phases = [name for name in contender.logged() if name.endswith("/loss")]
-    for style, phase in zip(STYLES, phases, strict=False):
+    for style, phase in zip(cycle(STYLES), phases, strict=False):
         label = title if len(phases) == 1 else f"{title}: {phase.removesuffix('/loss')}"
         axes.plot(*contender.curve(phase), style, color=colour, label=label, linewidth=1)
 

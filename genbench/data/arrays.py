@@ -53,14 +53,16 @@ def load_images(
     resolution: int,
     data_root: Path,
     levels: Sequence[float] | None = None,
+    most: int = npy.MOST_BYTES,
 ) -> Brought:
     """The images at `path`, each [channels, resolution, resolution].
 
     A folder (however deep) or zip of PNG, JPEG or WebP pictures; an npz of one array, or of several of which
     one has a name of `ARRAY_NAMES`; an npy. Arrays are [N, H, W, C], [N, C, H, W] or, where images have one
     channel, [N, H, W]. levels: the values that are black and white, for arrays that are not uint8; pixels
-    between are quantised as samples are, those beyond clipped. data_root: where large decoded collections are
-    kept. Raises UserError, naming the file, where it is missing, unreadable, or anything else than this.
+    between are quantised as samples are, those beyond clipped. data_root: where large decoded collections
+    are kept. most: the bytes an array may have. Raises UserError, naming the file, where it is missing,
+    unreadable, or anything else than this.
     """
     path = path.expanduser()
     if not path.exists():
@@ -74,7 +76,7 @@ def load_images(
         if levels is not None:
             raise UserError(f"images_range={list(levels)} is for arrays; the pictures of {path} have 8 bits.")
         return _pictures(path, channels, resolution, data_root)
-    name, pixels = npy.read(path, lambda names: _chosen(names, path))
+    name, pixels = npy.read(path, lambda names: _chosen(names, path), most)
     where = f"{path} ({name})" if name else str(path)
     ordered, layout = _channels_first(pixels, channels, resolution, where)
     images, said = _quantised(ordered, levels, where)

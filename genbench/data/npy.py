@@ -21,7 +21,7 @@ import numpy as np
 from genbench.errors import UserError, printable
 
 MOST_BYTES = 2**32
-"""The most bytes that are taken of one array: 1.4 million images of CIFAR-10's size in uint8."""
+"""The most bytes that are taken of a stranger's array: 1.4 million images of CIFAR-10's size in uint8."""
 
 CHUNK = 1 << 20
 """Bytes that are unpacked at once."""
@@ -49,8 +49,12 @@ _BROKEN = (
 """What zipfile and numpy raise for files that are none of theirs."""
 
 
-def read(path: Path, choose: Callable[[Sequence[str]], str]) -> tuple[str, np.ndarray]:
+def read(
+    path: Path, choose: Callable[[Sequence[str]], str], most: int = MOST_BYTES
+) -> tuple[str, np.ndarray]:
     """One array of a file, and its name: that which `choose` names in an npz, the only one, "", of an npy.
+
+    most: the bytes it may have.
 
     Raises UserError, in one line, where the file is no such file, is broken, or holds other than numbers.
     """
@@ -59,21 +63,22 @@ def read(path: Path, choose: Callable[[Sequence[str]], str]) -> tuple[str, np.nd
         with path.open("rb") as file:
             if file.read(len(magic)) == magic:  # whatever the file is called
                 file.seek(0)
-                return "", _array(file, path.stat().st_size, str(path))
+                return "", _array(file, path.stat().st_size, str(path), most)
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             if len(entries) < len(archive.infolist()):
                 raise UserError(f"{path} holds several entries of one name; expected every name once.")
             name = choose(list(entries))
+            shown = printable(name)[:80]
             with archive.open(entries[name]) as file:
-                return name, _array(file, entries[name].file_size, f"{path} ({printable(name)[:80]})")
+                return shown, _array(file, entries[name].file_size, f"{path} ({shown})", most)
     except _BROKEN as error:
         reason = "nested too deeply" if isinstance(error, RecursionError | MemoryError) else error
         said = printable(str(reason))[:300]
         raise UserError(f"{path} cannot be read as an npz or npy of plain numbers: {said}") from error
 
 
-def _array(file: IO[bytes], length: int, where: str) -> np.ndarray:
+def _array(file: IO[bytes], length: int, where: str, most: int) -> np.ndarray:
     """The array in a file of `length` bytes."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
@@ -84,8 +89,8 @@ def _array(file: IO[bytes], length: int, where: str) -> np.ndarray:
     if len(shape) < 1 or min(shape) < 1:
         raise UserError(f"{where}: found {kind} {list(shape)}; expected images.")
     size = math.prod(shape) * kind.itemsize
-    if size > MOST_BYTES:
-        raise UserError(f"{where} holds {size:,} bytes; at most {MOST_BYTES:,} are taken.")
+    if size > most:
+        raise UserError(f"{where} holds {size:,} bytes; at most {most:,} are taken.")
     if length != file.tell() + size:
         raise ValueError(f"it is {length:,} bytes long, its header says {size:,} of numbers")
     stored, filled = np.empty(size, np.uint8), 0

@@ -95,6 +95,11 @@ class CheckpointFolder:
                 f"{root} has no {WEIGHTS}. Other formats of weights are not read, and pickles (.bin) never: "
                 "load it where you trust it and call save_pretrained(DIR, safe_serialization=True)."
             )
+        if (root / f"{WEIGHTS}.index.json").is_file():
+            raise UserError(
+                f"{root} has {WEIGHTS}.index.json, by which diffusers would read other files than {WEIGHTS}. "
+                "Remove it, or save the weights as one file: save_pretrained(DIR, max_shard_size='100GB')."
+            )
         network, scheduler = _object(root / NETWORK), _object(told / SCHEDULER)
         if network.get("_class_name") != "UNet2DModel":
             raise UserError(
@@ -108,7 +113,7 @@ class CheckpointFolder:
     def schedule(self) -> DiscreteVP:
         """The noise it was trained with. What a scheduler leaves out has diffusers' default."""
         said = self.scheduler
-        name = str(said.get("beta_schedule"))
+        name = str(said.get("beta_schedule", "linear"))
         if said.get("rescale_betas_zero_snr"):
             raise UserError(f"{self._noise()} rescales betas until no signal is left at T; that is not read.")
         if said.get("trained_betas") is not None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 
 from genbench.errors import UserError
+from genbench.harness.checkpoint import Checkpoint
 
 _SUM = re.compile(r"[0-9a-f]{64}")
 
@@ -57,7 +59,10 @@ def _fetched(address: str, digest: str) -> Path:
             url = f"{address[: -len(name)]}{each}"
             try:
                 torch.hub.download_url_to_file(url, str(folder / each), hash_prefix=prefix, progress=False)
-            except (OSError, RuntimeError) as error:
+                if each == seal:
+                    Checkpoint.from_json(folder / each)  # a page that says "not found" is no seal
+            except (OSError, RuntimeError, ValueError, HTTPException) as error:
+                (folder / each).unlink(missing_ok=True)
                 raise UserError(
                     f"{url} could not be fetched ({error}). Type checkpoint=PATH of a copy."
                 ) from error

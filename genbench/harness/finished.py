@@ -47,7 +47,7 @@ def recalled(composed: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     is to begin.
     """
     directory = RunDirectory(Path(composed["run_dir"]))
-    if not directory.started and not {"model", "experiment"}.isdisjoint(typed):
+    if directory.begins(typed):
         return composed
     return overlay(directory.config(), composed, typed)
 
@@ -59,8 +59,8 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     now; typed: the keys typed now. Raises UserError where something was typed that the weights depend on.
     """
     tops = {key.split(".")[0] for key in typed}
-    tops -= {key for key in tops & saved.keys() if _repeated(saved[key], composed[key])}
     taken = {*REPLACEABLE, *RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, "hydra"}
+    tops -= {key for key in (tops - taken) & saved.keys() if _repeated(saved[key], composed[key])}
     if changed := sorted(tops - taken):
         raise UserError(
             f"{', '.join(changed)} cannot be changed for a run that is trained; a finished run takes "
@@ -81,11 +81,11 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     return config
 
 
-def _repeated(saved: Any, composed: Any) -> bool:
-    """Whether a section says nothing that the run does not: the same, or nothing where the run found out."""
+def _repeated(saved: Any, composed: Any, key: str = "") -> bool:
+    """Whether a section says nothing that the run does not: the same, or no sum where the run found it."""
     if isinstance(saved, Mapping) and isinstance(composed, Mapping):
-        return saved.keys() == composed.keys() and all(_repeated(saved[k], composed[k]) for k in saved)
-    return composed is None or composed == saved
+        return saved.keys() == composed.keys() and all(_repeated(saved[k], composed[k], k) for k in saved)
+    return composed == saved or (composed is None and key == "sha256")
 
 
 def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, Trained]:

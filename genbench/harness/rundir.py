@@ -9,7 +9,7 @@ fitted.safetensors  what the sampler learnt, if anything
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,13 @@ class RunDirectory:
         if not self.overrides_file.is_file():
             raise UserError(f"run_dir={self.path} holds no run (no overrides.yaml there).")
         return [str(entry) for entry in OmegaConf.load(self.overrides_file)]
+
+    def begins(self, typed: Collection[str]) -> bool:
+        """Does a run without training begin here, of a model or an experiment among the keys typed?
+
+        Its weights come with it, or from a checkpoint of somebody's.
+        """
+        return not self.started and not {"model", "experiment"}.isdisjoint(typed)
 
     def examine(self, config: Mapping[str, Any], grows: bool) -> bool:
         """Whether `config` goes on with the run that lives here (True) or starts one (False).

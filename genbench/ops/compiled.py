@@ -1,8 +1,7 @@
 """The update of `combine` compiled by torch for a CPU: one pass over memory, noise included.
 
-The compiler is given the very lines that run otherwise, so a step comes out the same, some five times sooner
-where noise is most of it. Its first use costs seconds and a C++ compiler; nothing is compiled unless
-`compiling` says so.
+A step comes out the same to rounding, some five times sooner where noise is most of it. The first of a kind
+costs seconds and needs a C++ compiler; nothing is compiled unless `compiling` says so.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,7 +46,8 @@ def fused(update: Update, noise: Tensor | None = None, counter: Counter | None =
     inner = update.inner
     like = update.tensors[0] if update.tensors else inner.tensors[0]  # type: ignore[union-attr]
     number = lambda value: None if value is None else expand(value, like)
-    out, inside = _compiled()(
+    kind = (len(update.tensors), 0 if inner is None else len(inner.tensors), noise is None)
+    out, inside = _compiled(kind)(
         update.tensors,
         [expand(weight, like) for weight in update.weights],
         () if inner is None else inner.tensors,
@@ -65,8 +66,12 @@ def fused(update: Update, noise: Tensor | None = None, counter: Counter | None =
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
-    return torch.compile(_step)
+def _compiled(kind: tuple[int, int, bool]) -> Callable[..., Any]:
+    """`_step` compiled for updates of one kind, with code of its own: torch gives up on code that has been
+    compiled in eight ways.
+    """
+    code = _step.__code__.replace(co_name=f"step_{'_'.join(map(str, kind))}")
+    return torch.compile(FunctionType(code, globals()))
 
 
 def _step(

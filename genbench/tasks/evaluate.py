@@ -49,6 +49,7 @@ def _evaluate(typed: Typed, assembly: Assembly, directory: RunDirectory) -> floa
         for line in (preflight.describe_model(generator, sampler, config), *lines):
             print(f"  {line}", flush=True)
     if ranks.leads and not directory.started:
+        directory.examine(config, grows=False)
         directory.claim(config, typed.overrides)
     ranks.barrier()
     scoring.refer_to(assembly.images, config["dataset"]["reference"], metrics["batch_size"])

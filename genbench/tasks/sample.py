@@ -44,6 +44,7 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     sampler = assembly.sampler()
     preflight.check_sampler(sampler, generator, config["sampler"]["name"])
     if not directory.started:
+        directory.examine(assembly.config, grows=False)
         directory.claim(assembly.config, typed.overrides)
     source = source_of(assembly, generator, sampler)
     shown: list[Tensor] = []

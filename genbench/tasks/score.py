@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     facts = config["dataset"]
     shape = (facts["channels"], facts["resolution"], facts["resolution"])
     path = Path(config["images"])
-    brought = load_images(path, *shape[:2], assembly.data_root, config["images_range"])
+    # It is the user's own file, of any size that the machine can hold.
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    brought = load_images(path, *shape[:2], assembly.data_root, config["images_range"], most)
     images = brought.images
     typed_count = "metrics.n_samples" in [key_of(override) for override in typed.now]
     count = config["metrics"]["n_samples"] if typed_count else len(images)

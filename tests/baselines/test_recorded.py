@@ -88,6 +88,24 @@ def test_what_is_no_experiment_is_refused_and_nothing_written(run, tmp_path, typ
     assert not (tmp_path / "baselines").exists()
 
 
+def test_what_would_not_be_one_baseline_is_refused_and_nothing_changed(run, tmp_path):
+    root = tmp_path / "baselines"
+    record([run(0), run(1)], root)
+    before = (root / "digits" / "ddpm" / "seed0" / "result.json").read_bytes()
+    other = json.loads((first := run(0)).joinpath("result.json").read_text())
+    other["metrics"][0]["reference_sha256"] = "0" * 64
+    (first / "result.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match="reference"):
+        record([first], root)
+    with pytest.raises(UserError, match="several runs of one seed"):
+        record([run(2), run(2)], root)
+    (bare := run(2)).joinpath("metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no metrics\.jsonl"):
+        record([bare], root)
+    assert (root / "digits" / "ddpm" / "seed0" / "result.json").read_bytes() == before
+    assert not (root / "digits" / "ddpm" / "seed2").exists()
+
+
 def test_settings_say_which_experiment_it_is_however_they_were_typed(run, tmp_path):
     typed = ("model=score_sde", "corruption=ve", "dataset=digits", "metrics=likelihood")
     assert record([run(0, command=typed)], tmp_path) == [tmp_path / "digits" / "score_sde-ve"]
@@ -149,6 +167,23 @@ def test_elsewhere_a_score_must_lie_where_another_seed_would(run, tmp_path):
         first = reproducing.compare(baseline, found(baseline, value, torch="9.9"))[0]
         assert first.holds is holds, first
         assert first.recorded == pytest.approx(0.85)
+
+
+def test_one_seed_elsewhere_tells_nothing(run, tmp_path):
+    record([run(0)], tmp_path / "b")
+    (baseline,) = baselines(tmp_path / "b")
+    elsewhere = reproducing.compare(baseline, found(baseline, 99.0, torch="9.9"))
+    assert {each.holds for each in elsewhere} == {None}
+    assert reproducing.compare(baseline, found(baseline, 99.0))[0].holds is False
+
+
+def test_a_recipe_in_another_precision_is_another_recipe(run, tmp_path):
+    record([run(0)], tmp_path)
+    recorded = baselines(tmp_path)[0].first.config
+    with recipes.composing():
+        assert recipes.departures(recorded, ["experiment=digits/ddpm"]) == []
+        found = recipes.departures(recorded, ["experiment=digits/ddpm", "sampler.precision=bf16"])
+    assert [line.partition(":")[0] for line in found] == ["sampler.precision"]
 
 
 def test_reproducing_types_what_was_typed_with_as_many_threads(run, tmp_path, monkeypatch, capsys):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from genbench.errors import UserError
+from genbench.harness.checkpoint import Checkpoint
 from genbench.harness.fetched import local
 
 CONTENTS = b"tensors"
 DIGEST = hashlib.sha256(CONTENTS).hexdigest()
+SEAL = Checkpoint(Path("step-00000003.safetensors"), 3, DIGEST).to_json()
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def published(tmp_path, monkeypatch):
     folder = tmp_path / "published"
     folder.mkdir()
     (folder / "step-00000003.safetensors").write_bytes(CONTENTS)
-    (folder / "step-00000003.json").write_text("{}")
+    (folder / "step-00000003.json").write_text(SEAL)
     return folder
 
 
@@ -67,3 +70,12 @@ def test_a_path_may_have_a_sum(published):
 def test_an_address_of_another_kind_is_refused(published):
     with pytest.raises(UserError, match=r"step-….safetensors"):
         local(f"{published.as_uri()}/model.bin@sha256:{DIGEST}")
+
+
+def test_a_seal_that_is_none_is_not_kept(published):
+    seal = published / "step-00000003.json"
+    seal.write_text("<html>not found</html>")
+    with pytest.raises(UserError, match="could not be fetched"):
+        local(address(published))
+    seal.write_text(SEAL)
+    assert local(address(published)).is_file()

@@ -202,6 +202,26 @@ def test_a_section_typed_again_is_no_change(trained: Path) -> None:
     assert "model cannot be changed" in refused.stderr
 
 
+def test_nothing_typed_in_place_of_something_is_a_change(trained: Path) -> None:
+    """null is a value like others: not what the run had, and not to be passed over."""
+    few = ["metrics.n_samples=20", "sampler.steps=1", f"run_dir={trained}"]
+    genbench("task=evaluate", "sampler=predictor_corrector", "sampler.corrector=null", *few)
+    (folder,) = (trained / "evaluations").glob("predictor_corrector-*")
+    assert Result.read(folder / "result.json").sampling.nfe_max == 1
+    refused = genbench("task=evaluate", "optim.decay=null", *few, check=False)
+    assert "optim cannot be changed" in refused.stderr
+
+
+def test_a_folder_of_other_things_is_not_taken_for_a_run(trained: Path, tmp_path: Path) -> None:
+    (weights,) = (trained / "checkpoints").glob("step-*3.safetensors")
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    typed = [*SMALL, "model=ddpm", "conditional=true", f"checkpoint={weights}", f"run_dir={tmp_path}"]
+    for task in ("evaluate", "sample"):
+        refused = genbench(f"task={task}", *typed, check=False)
+        assert "has files in it" in refused.stderr
+    assert (tmp_path / "metrics.jsonl").read_text() == "mine"
+
+
 def test_a_published_checkpoint_is_sampled_without_its_run(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
