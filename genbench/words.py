@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
@@ -17,6 +18,9 @@ ABOUT: Mapping[str, str] = {
     "walk": "run_dir",
 }
 """The setting that says what a task is about, whose name may be left out."""
+
+PLAIN = re.compile(r"(?![-+.\d])[\w./~-]*[./][\w./~-]*|\.{1,2}/[\w./~-]*")
+"""Paths of letters, digits and a little more, with a dot or a slash: no number, nor true, false or null."""
 
 SEVERAL = frozenset({"runs", "groups"})
 """Those that take a list."""
@@ -39,7 +43,8 @@ def spelled_out(arguments: Sequence[str], tasks: Sequence[str]) -> list[str]:
     if setting is None or (len(words) > 1 and setting not in SEVERAL):
         most = "nothing" if setting is None else "one word"
         raise UserError(f"{task} takes {most} without a name, found {' '.join(words)}. Type NAME=VALUE.")
-    value = f"[{','.join(map(_quoted, words))}]" if setting in SEVERAL else _quoted(words[0])
+    listed = setting in SEVERAL
+    value = f"[{','.join(map(_quoted, words))}]" if listed else _plainly(words[0])
     return [f"task={task}", f"{setting}={value}", *rest]
 
 
@@ -48,6 +53,11 @@ def unquoted(value: str) -> str:
     if len(value) < 2 or not value[0] == value[-1] == "'":
         return value
     return value[1:-1].replace("\\'", "'").replace("\\\\", "\\")
+
+
+def _plainly(word: str) -> str:
+    """A word quoted only where Hydra would read something else than the word."""
+    return word if PLAIN.fullmatch(word) else _quoted(word)
 
 
 def _quoted(word: str) -> str:

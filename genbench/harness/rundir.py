@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -112,4 +113,7 @@ def default_run_dir(config: Mapping[str, Any], job: int | None) -> Path:
     time = datetime.now().strftime("%Y%m%d-%H%M%S")
     number = "" if job is None else f"-{job}"
     name = f"{time}{number}-{config['dataset']['name']}-{config['model']['name']}-seed{config['seed']}"
-    return Path("runs") / name
+    first = Path("runs") / name
+    # Two runs may begin in one second; the second is another run.
+    others = (first.with_name(f"{name}-{again}") for again in count(2))
+    return next(path for path in chain([first], others) if not path.exists())
