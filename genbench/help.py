@@ -90,6 +90,6 @@ def text(folder: Path, tasks: tuple[str, ...]) -> str:
     lines = []
     for name in order:
         title = f"{name}=" + (f"  ({HEADINGS[name]})" if name in HEADINGS else "")
-        wrapped = textwrap.wrap("  ".join(groups[name]), 92)
+        wrapped = textwrap.wrap("  ".join(groups[name]), 92, break_on_hyphens=False)
         lines.append("\n".join([f"  {title}", *(f"      {line}" for line in wrapped)]))
     return f"{USAGE}\nChoices\n" + "\n".join(lines) + f"\n\n{SETTINGS}"

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from genbench.contracts import Batch, Fitted, Law, Noise, Posterior
+from genbench.contracts import Batch, Fitted, Law, Noise, Posterior, UserError
 from genbench.corruptions.clock import Timed
 from genbench.corruptions.gaussian import GaussianLaw
 from genbench.corruptions.terminal import FittedNormal, Terminal
@@ -39,6 +39,8 @@ class Additive(Timed):
 
     def __init__(self, noise: float = 0.0, ending: Terminal | None = None, steps: int | None = None) -> None:
         super().__init__(steps)
+        if noise < 0:
+            raise UserError(f"corruption.noise={noise}: expected a standard deviation, 0 or more.")
         self.noise = noise
         self.ending = ending or FittedNormal()
 

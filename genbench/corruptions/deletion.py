@@ -138,6 +138,11 @@ class Deletion(Timed):
 
     def __init__(self, units: Units, steps: int | None = None, tolerance: float = 0.1) -> None:
         super().__init__(steps)
+        if not isinstance(units, Units):
+            raise UserError(
+                f"corruption.units={units}: expected an object, such as "
+                "corruption.units._target_=genbench.corruptions.deletion.Columns (Rows, Blocks)."
+            )
         self.units, self.tolerance = units, tolerance
 
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:

@@ -36,6 +36,9 @@ REPLACEABLE = (
 )
 """Keys that say where and how: always taken from what was typed now."""
 
+TRAINED = ("model", "dataset", "optim", "ema", "trainer", "seed", "conditional")
+"""What the weights depend on."""
+
 RECHOSEN = ("sampler", "metrics", "measures")
 """What a finished run can be given anew."""
 
@@ -61,6 +64,8 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     tops = {key.split(".")[0] for key in typed}
     taken = {*REPLACEABLE, *RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, "hydra"}
     tops -= {key for key in (tops - taken) & saved.keys() if _repeated(saved[key], composed[key])}
+    if all(_repeated(saved.get(key), composed.get(key)) for key in TRAINED):
+        tops &= taken  # the words differ, and mean what the run is
     if changed := sorted(tops - taken):
         raise UserError(
             f"{', '.join(changed)} cannot be changed for a run that is trained; a finished run takes "
@@ -82,10 +87,10 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
 
 
 def _repeated(saved: Any, composed: Any, key: str = "") -> bool:
-    """Whether a section says nothing that the run does not: the same, or no sum where the run found it."""
+    """Whether a section says nothing that the run does not: the same, or nothing where the run found out."""
     if isinstance(saved, Mapping) and isinstance(composed, Mapping):
         return saved.keys() == composed.keys() and all(_repeated(saved[k], composed[k], k) for k in saved)
-    return composed == saved or (composed is None and key == "sha256")
+    return composed == saved or (key, composed) in (("sha256", None), ("precision", "auto"))
 
 
 def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, Trained]:
@@ -115,7 +120,7 @@ def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, T
         else:
             generator.load_state_dict(state["generator"])
     except (RuntimeError, KeyError) as error:
-        said = str(error).splitlines()[0]
+        said = " ".join(" ".join(str(error).splitlines()[1:2] or [str(error)]).split())
         raise UserError(
             f"The checkpoint's tensors are not those of this model ({said}). Type the model, sizes and "
             "averaging that it was trained with."

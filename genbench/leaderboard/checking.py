@@ -301,4 +301,5 @@ def _page_problems(path: Path, text: str) -> Iterator[Problem]:
     except UserError:  # missing, longer, or no file at all
         found = b""
     if found != expected:
-        yield Problem(path, "out of date. Type: python -m genbench.leaderboard build")
+        where = "" if path.parent == Path("leaderboard") else f" --to {path.parent}"
+        yield Problem(path, f"out of date. Type: python -m genbench.leaderboard build{where}")

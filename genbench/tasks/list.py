@@ -17,6 +17,6 @@ def run(config: dict[str, Any], typed: Typed) -> None:
     if unknown := [name for name in config["groups"] if name not in known]:
         raise UserError(f"groups names {', '.join(unknown)}; the groups are {', '.join(known)}.")
     for name in config["groups"] or [name for name in known if name not in HIDDEN]:
-        print(f"{name}=")
-        for choice, line in described(folder, name).items():
-            print(f"  {choice:<26} {line}")
+        lines = described(folder, name)
+        width = max(26, *map(len, lines))
+        print("\n".join([f"{name}=", *(f"  {choice:<{width}} {line}" for choice, line in lines.items())]))

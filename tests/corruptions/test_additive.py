@@ -430,3 +430,8 @@ def test_sampling_starts_with_the_noise_of_the_last_time():
     start = corruption.terminal((500, *SHAPE), keys, examples)
     assert abs(float(start.std()) - 0.3) < 5 * 0.3 / (2 * start.numel()) ** 0.5
     assert not examples["terminal_examples"].any()
+
+
+def test_noise_below_nothing_is_refused():
+    with pytest.raises(UserError, match="0 or more"):
+        Faded(Heat(GeometricWidth(0.3, 2.0)), noise=-1.0)

@@ -286,3 +286,8 @@ def test_a_step_of_different_times_is_refused():
     x_t, times = lines(7, HIDDEN).expand(2, 1, 2, 1), torch.tensor([0.5, 1.0], dtype=torch.float64)
     with pytest.raises(ValueError, match="one time"):
         Deletion(Rows()).bridge(x_t, Posterior(x_t), times / 2, times).sample(Keys(torch.arange(2), 0), 0)
+
+
+def test_units_are_objects_and_their_names_are_told():
+    with pytest.raises(UserError, match=r"_target_=genbench\.corruptions\.deletion\.Columns"):
+        Deletion("Columns")

@@ -236,7 +236,10 @@ def test_a_published_checkpoint_is_sampled_without_its_run(
         np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("theirs/samples/ddim-step3/*.png"))
     ]
     assert np.array_equal(np.stack(found), ours[:8, :, :, 0])
+    again = ["experiment=digits/ddpm", *typed, f"run_dir={tmp_path / 'theirs'}"]
+    genbench("task=evaluate", *again, "metrics.n_samples=20")  # the same run in other words
     other = ["model=ddpm", *typed, "network.channels=16", f"run_dir={tmp_path / 'other'}"]
     refused = genbench("task=sample", *other, check=False)
     assert refused.returncode == 2
     assert "not those of this model" in refused.stderr
+    assert "size mismatch for" in refused.stderr
