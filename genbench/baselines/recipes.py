@@ -11,6 +11,7 @@ import hydra
 from genbench import cli
 from genbench.configuration import conf_dir, differences
 from genbench.help import choices
+from genbench.precisions import settled_as
 
 
 @contextmanager
@@ -27,9 +28,7 @@ def departures(recorded: Mapping[str, Any], overrides: Sequence[str]) -> list[st
     Settings that the record does not know came later, and by default do what was done before. A precision
     that is left to the device is whatever the record's device took.
     """
-    now = cli.composed(overrides)
-    if now["trainer"]["precision"] == "auto":
-        now["trainer"]["precision"] = recorded["trainer"]["precision"]
+    now = settled_as(cli.composed(overrides), recorded)
     return [line for line in differences(recorded, now) if ": (absent) -> " not in line]
 
 

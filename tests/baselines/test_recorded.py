@@ -151,6 +151,18 @@ def test_elsewhere_a_score_must_lie_where_another_seed_would(run, tmp_path):
         assert first.recorded == pytest.approx(0.85)
 
 
+def test_a_precision_left_to_the_device_is_the_recorded_one(compose):
+    recorded = compose("experiment=digits/ddpm")
+    recorded["trainer"]["precision"], recorded["sampler"]["precision"] = "bf16", "bf16"
+    typed = ["experiment=digits/ddpm", "trainer.precision=auto"]
+    with recipes.composing():
+        assert recipes.departures(recorded, [*typed, "sampler.precision=auto"]) == []
+        del recorded["sampler"]["precision"]  # older than the setting
+        assert recipes.departures(recorded, [*typed, "sampler.precision=auto"]) == []
+        (line,) = recipes.departures(recorded, [*typed, "trainer.precision=fp32"])
+        assert line == 'trainer.precision: "bf16" -> "fp32"'
+
+
 def test_reproducing_types_what_was_typed_with_as_many_threads(run, tmp_path, monkeypatch, capsys):
     root = tmp_path / "b"
     record([run(0), run(1)], root)
