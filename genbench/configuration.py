@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genbench.errors import UserError
+from genbench.precisions import BEFORE
 
 CARRIED_OUT = frozenset(
     {
@@ -66,7 +67,7 @@ CARRIED_OUT = frozenset(
 )
 """Dotted keys (each with everything beneath it) that say where and how a run is carried out."""
 
-AS_BEFORE = {"sampler.precision": "fp32"}
+AS_BEFORE = {"sampler.precision": BEFORE}
 """Keys that are younger than recorded results, and the values that say what those did without saying it.
 
 With such a value a configuration is the same as without the key, hash and all.

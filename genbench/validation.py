@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genbench.errors import UserError
+from genbench.precisions import AUTO, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,6 @@ class Range:
         return "two numbers, the first below the second, such as [-1,1], or null"
 
 
-PRECISIONS = ("auto", "fp32", "bf16")
-
-
 @dataclass(frozen=True)
 class OneOf:
     """One of a few words, or of true and false."""
@@ -142,7 +140,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | OneOf | Several | Range]
     "trainer.batch_size": Whole(1),
     "trainer.accumulate": Whole(1),
     "trainer.compile": OneOf((True, False, "reduce-overhead")),
-    "trainer.precision": OneOf(PRECISIONS),
+    "trainer.precision": OneOf((AUTO, *PRECISIONS)),
     "trainer.log_every": Whole(1),
     "trainer.sample_every": Whole(1, optional=True),
     "trainer.evaluate_every": Whole(1, optional=True),
@@ -154,7 +152,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | OneOf | Several | Range]
     "optim.clip": Real(optional=True),
     "sampler.steps": Whole(1),
     "sampler.batch_size": Whole(1),
-    "sampler.precision": OneOf(PRECISIONS),
+    "sampler.precision": OneOf((AUTO, *PRECISIONS)),
     "sampler.compile": Truth(),
     "sampler.graphs": Truth(),
     "sampler.clip": TruthOr("dynamic"),

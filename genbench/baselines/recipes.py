@@ -11,6 +11,7 @@ import hydra
 from genbench import cli
 from genbench.configuration import AS_BEFORE, conf_dir, differences
 from genbench.help import choices
+from genbench.precisions import settled_as
 
 
 @contextmanager
@@ -25,12 +26,10 @@ def departures(recorded: Mapping[str, Any], overrides: Sequence[str]) -> list[st
     """What of a recorded configuration is otherwise in what these overrides mean today, "key: was -> is".
 
     Settings that the record does not know came later, and by default do what was done before, but for those
-    of `AS_BEFORE`, which are absent exactly where they say so. A precision
-    that is left to the device is whatever the record's device took.
+    of `AS_BEFORE`, which are absent exactly where they say so. A precision that is left to the device is
+    whatever the record's device took.
     """
-    now = cli.composed(overrides)
-    if now["trainer"]["precision"] == "auto":
-        now["trainer"]["precision"] = recorded["trainer"]["precision"]
+    now = settled_as(cli.composed(overrides), recorded)
     lines = differences(recorded, now)
     return [line for line in lines if ": (absent) -> " not in line or line.partition(":")[0] in AS_BEFORE]
 

@@ -19,15 +19,13 @@ from genbench.harness.graphs import CudaGraphs
 from genbench.harness.inference import Inference
 from genbench.harness.phases import Computation, Plan, Recipe
 from genbench.harness.seeding import seed_torch
+from genbench.precisions import AUTO, BEFORE, PRECISE, PRECISIONS, settled
 
 DESCRIPTIVE = ("name", "family", "title")
 """Keys of `model` and `sampler` that describe; everything else is an argument of their `_target_`."""
 
 SHARED = ("batch_size", "precision", "compile", "graphs")
 """Keys of `sampler` that say how any sampler is carried out, and are no arguments of it."""
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
-"""Names of `trainer.precision` and `sampler.precision`, and the type that networks are autocast to."""
 
 
 def settle_precision(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -36,15 +34,17 @@ def settle_precision(config: Mapping[str, Any], device: torch.device) -> dict[st
     The choice is written into the configuration before the run starts, since it is part of what determines
     the result. Raises UserError for an unknown precision.
     """
-    settled = dict(config)
-    for part in ("trainer", "sampler"):
-        precision = config[part].get("precision", "fp32")  # runs older than the setting have none
-        if precision == "auto":
-            precision = "bf16" if multiplies_in_bfloat16(device) else "fp32"
-        if precision not in PRECISIONS:
-            raise UserError(f"{part}.precision={precision}: type auto, {' or '.join(PRECISIONS)}.")
-        settled[part] = {**config[part], "precision": precision}
-    return settled
+    result = settled(config, lambda _: "bf16" if multiplies_in_bfloat16(device) else "fp32")
+    for section in PRECISE:
+        if (precision := result[section]["precision"]) not in PRECISIONS:
+            raise UserError(f"{section}.precision={precision}: type {AUTO}, {' or '.join(PRECISIONS)}.")
+    return result
+
+
+def autocast_type(precision: str) -> torch.dtype | None:
+    """The type that a precision's networks are autocast to; None where they stay as they are."""
+    name = PRECISIONS[precision]
+    return None if name is None else getattr(torch, name)
 
 
 def multiplies_in_bfloat16(device: torch.device) -> bool:
@@ -119,7 +119,7 @@ class Assembly:
         graphs = self.device.type == "cuda" and settings.get("graphs", True)
         return Inference(
             self.device,
-            PRECISIONS[settings.get("precision", "fp32")],
+            autocast_type(settings.get("precision", BEFORE)),
             settings.get("compile", False),
             CudaGraphs() if graphs else None,
         )
@@ -151,7 +151,7 @@ class Assembly:
         trainer = self.config["trainer"]
         computation = Computation(
             device=self.device,
-            autocast=PRECISIONS[trainer["precision"]],
+            autocast=autocast_type(trainer["precision"]),
             accumulate=trainer["accumulate"],
             seed=self.config["seed"],
             ranks=self.ranks,

@@ -2,7 +2,8 @@
 
 A reader pastes it and presses return, so it is made of overrides that can only choose and set: what was typed
 for each training seed, in plain characters, with no key that names code (`_target_`), Hydra's own settings,
-or places of the submitter's machine. Of a command with anything else, nothing is offered; it can be read in
+a configuration file of another place than conf/ (to which `..` leads, and which `@` lays over everything), or
+places of the submitter's machine. Of a command with anything else, nothing is offered; it can be read in
 results/. That a recorded command leads to the recorded configuration is the submitter's word: a run prints
 its group hash to compare.
 """
@@ -15,7 +16,11 @@ import shlex
 from genbench.leaderboard.standings import Row
 from genbench.leaderboard.submitting import determines
 
-_PLAIN = re.compile(r"\+{0,2}[A-Za-z][\w./@]*=[\w.,:+/\[\]{}-]*", re.ASCII)
+_PLAIN = re.compile(r"(?:[A-Za-z]\w*(?:[./]\w+)*|\+{1,2}[A-Za-z]\w*(?:\.\w+)+)=[\w.,:+/\[\]{}-]*", re.ASCII)
+"""`+` adds a value to a section, and never a group: conf/ has all groups of a run already."""
+
+_ELSEWHERE = re.compile(r"\.\.|(?:^|[\[,:])/")
+"""In a value: a path that climbs, or begins at the root."""
 
 
 def command(row: Row) -> str | None:
@@ -39,9 +44,11 @@ def _without_seed(overrides: tuple[str, ...]) -> tuple[str, ...]:
 
 def safe(override: str) -> bool:
     """Whether an override can only choose and set what determines a result, in plain characters."""
+    key, _, value = override.partition("=")
     return (
         _PLAIN.fullmatch(override) is not None
+        and _ELSEWHERE.search(value) is None
         and "_target_" not in override
-        and "hydra" not in override.partition("=")[0]
+        and "hydra" not in key
         and determines(override)
     )

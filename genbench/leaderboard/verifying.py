@@ -10,13 +10,15 @@ to one grey level, categorical pixels are equal but for a hundredth; so images a
 old, put 98 % of the pixels within a level, and 21 of 64 images). Asked to, all samples are drawn again and
 scored anew.
 
-Nothing that a submitter wrote is instantiated. The recorded command, if it can only choose and set, is
-composed again from this installation's conf/ and must give the recorded configuration's hash; weights are
-read from safetensors into the model that this configuration makes.
+Nothing that a submitter wrote is instantiated. The recorded command, if it can only choose what this
+installation's conf/ offers, and set, is composed again, must give the recorded configuration's hash, and may
+name no other code than conf/ does; weights are read from safetensors into the model that this configuration
+makes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +32,15 @@ from torch import Tensor
 from genbench.cli import composed, register_resolvers
 from genbench.configuration import SHOWN, conf_dir, config_hash, differences
 from genbench.errors import UserError
-from genbench.harness.assembly import Assembly
+from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.checkpoint import Checkpoint
+from genbench.harness.conclusion import source_of
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.finished import restore
-from genbench.harness.fitting import fit
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.sampling import Source
 from genbench.harness.scoring import build_scoring
+from genbench.help import choices
 from genbench.leaderboard.checking import check
 from genbench.leaderboard.evidence import from_bytes
 from genbench.leaderboard.record import Result
@@ -45,6 +48,7 @@ from genbench.leaderboard.reproducing import safe
 from genbench.leaderboard.rules import Rules, shipped_rules
 from genbench.leaderboard.submission import evidence_file, read_entry
 from genbench.leaderboard.untrusted import EVIDENCE_LIMIT, read_bytes
+from genbench.precisions import settled_as
 
 NEAR_IMAGES = 0.95
 """The share of images that must lie within a grey level everywhere; a long trajectory may part from another
@@ -134,27 +138,64 @@ def verify(
 def recompose(result: Result) -> dict[str, Any]:
     """The recorded configuration, made anew from this installation's conf/ and the recorded command.
 
-    Raises UserError where the command could do more than choose and set, or gives another configuration.
+    A precision left to the device is what the record's device took. Raises UserError where the command could
+    do more than choose and set, names code that conf/ does not, or gives another configuration.
     """
     if unsafe := [override for override in result.command if not safe(override)]:
         raise UserError(
             f"the recorded command has {unsafe[0]!r}, which could name code; nothing of it was run"
         )
-    typed = [override for override in result.command if not override.startswith("trainer.precision=")]
-    typed += [f"seed={result.training.seed}", f"trainer.precision={result.training.precision}"]
+    folder = conf_dir()
+    if foreign := [override for override in result.command if not _offered(override, choices(folder))]:
+        raise UserError(
+            f"the recorded command has {foreign[0]!r}, which {folder} does not offer; nothing of it was run"
+        )
+    typed = [*result.command, f"seed={result.training.seed}"]
     register_resolvers()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = composed(list(dict.fromkeys(typed)))
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        config = settled_as(composed(list(dict.fromkeys(typed))), result.config)
+    if strange := sorted(set(_targets(config)) - _known_targets(folder)):
+        raise UserError(
+            f"the recorded command gives a configuration that names {strange[0]}, which {folder} does not; "
+            "nothing of it was run"
+        )
     if config_hash(config) != result.config_hash:
         lines = differences(result.config, config)
         commit = result.git.commit
-        advice = f" Type: git checkout {commit}" if commit else ""
+        advice = f" Where that commit has `verify` itself, type: git checkout {commit}" if commit else ""
         raise UserError(
             f"here the recorded command gives the configuration {config_hash(config)[:SHOWN]}, recorded is "
             f"{result.config_hash[:SHOWN]} ({'; '.join(lines[:3]) or 'values are equal'}).{advice}"
         )
     return config
+
+
+def _offered(override: str, groups: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an override sets a value, or chooses of a group only what conf/ has in it, or nothing."""
+    key, _, value = override.lstrip("+").partition("=")
+    group, *inner = key.partition("@")[0].split("/")
+    if group not in groups:
+        return not inner
+    names = value.removeprefix("[").removesuffix("]").split(",")
+    return value in ("null", "[]") or all("/".join([*inner, name]) in groups[group] for name in names)
+
+
+def _targets(config: Any) -> Iterator[str]:
+    """What a configuration would make: every `_target_` in it, at any depth."""
+    if isinstance(config, Mapping):
+        if (target := config.get("_target_")) is not None:
+            yield str(target)
+        config = list(config.values())
+    if isinstance(config, list):
+        for inner in config:
+            yield from _targets(inner)
+
+
+def _known_targets(folder: Path) -> set[str]:
+    """What the files of conf/ name. A prefix would not do: genbench.cli.os.system is os.system."""
+    texts = (file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml"))
+    return {name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text)}
 
 
 def _find(run: str, results: Mapping[int, Result]) -> tuple[int, Path]:
@@ -183,7 +224,7 @@ def _find(run: str, results: Mapping[int, Result]) -> tuple[int, Path]:
 
 def _verify(result: Result, held: Tensor, config: dict[str, Any], scores: bool) -> Verification:
     device = resolve_device(config["device"])
-    assembly = Assembly(config, device, Ranks())
+    assembly = Assembly(settle_precision(config, device), device, Ranks())
     generator, trained = restore(config, assembly)
     for what, found, recorded in (
         ("steps", trained.steps, result.training.steps),
@@ -192,9 +233,7 @@ def _verify(result: Result, held: Tensor, config: dict[str, Any], scores: bool) 
     ):
         if found != recorded:
             raise UserError(f"{config['checkpoint']}: {what} is {found}, recorded is {recorded}")
-    sampler = assembly.sampler()
-    fitted = fit(sampler, generator, assembly)
-    source = Source(generator, sampler, fitted, config["sampler"]["batch_size"], device)
+    source = source_of(assembly, generator, assembly.sampler())
     drawn = torch.cat([part.images.cpu() for part in source.draw(len(held), result.sampling.seeds[0])])
     found_scores = list(_scores(result, config, assembly, source)) if scores else []
     return compare(result.training.seed, held, drawn.permute(0, 2, 3, 1), found_scores)

@@ -186,6 +186,18 @@ def test_a_recipe_in_another_precision_is_another_recipe(run, tmp_path):
     assert [line.partition(":")[0] for line in found] == ["sampler.precision"]
 
 
+def test_a_precision_left_to_the_device_is_the_recorded_one(compose):
+    recorded = compose("experiment=digits/ddpm")
+    recorded["trainer"]["precision"], recorded["sampler"]["precision"] = "bf16", "bf16"
+    typed = ["experiment=digits/ddpm", "trainer.precision=auto"]
+    with recipes.composing():
+        assert recipes.departures(recorded, [*typed, "sampler.precision=auto"]) == []
+        del recorded["sampler"]["precision"]  # older than the setting
+        assert recipes.departures(recorded, [*typed, "sampler.precision=auto"]) == []
+        (line,) = recipes.departures(recorded, [*typed, "trainer.precision=fp32"])
+        assert line == 'trainer.precision: "bf16" -> "fp32"'
+
+
 def test_reproducing_types_what_was_typed_with_as_many_threads(run, tmp_path, monkeypatch, capsys):
     root = tmp_path / "b"
     record([run(0), run(1)], root)

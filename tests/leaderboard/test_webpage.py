@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_a_stale_page_is_found(board, page) -> None:
     for text in (page.replace("genbench", "gembench", 1), page + " ", page[:-1], ""):
         path.write_text(text)
         assert [str(problem) for problem in check(board)] == [
-            f"{path}: out of date. Type: python -m genbench.leaderboard build"
+            f"{path}: out of date. Type: python -m genbench.leaderboard build --to {board}"
         ]
     path.unlink()
     assert f"{path}: out of date" in str(check(board)[0])
@@ -314,6 +315,16 @@ def test_the_command_trains_all_seeds_of_the_recorded_commit(board) -> None:
         "hydra/launcher=evil",
         "+hydra.searchpath=[pkg://evil]",
         "model@hydra.launcher=evil",
+        "model@_global_=ddpm",
+        "+experiment@_global_=../../leaderboard/evil/config",
+        "+experiment=digits/ddpm",
+        "++recipe/digits=ddpm",
+        "experiment=../evil/config",
+        "experiment=digits/../../evil/config",
+        "experiment/../../evil=config",
+        "experiment=/tmp/evil/config",
+        "metrics=[digits,/tmp/evil]",
+        "+model.extra={path:/tmp/evil}",
         "run_dir=/etc",
         "checkpoint=/home/someone/x",
         "a=\u202eb",
@@ -326,6 +337,25 @@ def test_a_command_that_could_do_anything_else_is_not_offered(board, override: s
     row = next(iter(read_rows(board)))
     commands = tuple((*overrides, override) for overrides in row.commands)
     assert command(replace(row, commands=commands)) is None
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "experiment=cifar10/udm-blur-short",
+        "metrics=[cifar10,inception]",
+        "optim.lr=2.5e-4",
+        "+model.extra=-1",
+        "++optim.phases.critic.betas=[0.5,.9]",
+        "metrics.seeds=[0,1,2]",
+        "dataset.path=pictures/cats",
+        "ema=none",
+    ],
+)
+def test_an_honest_command_is_offered(board, override: str) -> None:
+    row = next(iter(read_rows(board)))
+    commands = tuple((*overrides, override) for overrides in row.commands)
+    assert override in shlex.split(command(replace(row, commands=commands)).splitlines()[-1])
 
 
 def test_commands_that_differ_between_seeds_are_not_offered(board) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import pytest
 import torch
 from command_line import genbench
 
+from genbench.configuration import conf_dir, config_hash, determining, group_hash
 from genbench.errors import UserError
+from genbench.harness import assembly
+from genbench.leaderboard import verifying
 from genbench.leaderboard.__main__ import main
 from genbench.leaderboard.evidence import from_bytes, to_bytes
 from genbench.leaderboard.record import Result
+from genbench.leaderboard.record import to_bytes as record_bytes
 from genbench.leaderboard.rules import shipped_rules
-from genbench.leaderboard.submitting import submit, sums
+from genbench.leaderboard.submitting import config_text, determines, submit, sums
 from genbench.leaderboard.untrusted import sha256
 from genbench.leaderboard.verifying import Verification, compare, recompose, verify
 
@@ -132,6 +137,12 @@ def test_without_images_there_is_nothing_to_compare(entered, run) -> None:
         ("+model.extra._target_=os.system", "could name code"),
         ("hydra.searchpath=[pkg://evil]", "could name code"),
         ("model=$(touch hacked)", "could name code"),
+        ("+experiment@_global_=../../runs/evil/config", "could name code"),
+        ("experiment=../runs/evil/config", "could name code"),
+        ("experiment=digits/evil", "does not offer"),
+        ("metrics=[digits,evil]", "does not offer"),
+        ("metrics/likelihood=evil", "does not offer"),
+        ("evil/metrics=digits", "does not offer"),
         ("optim.lr=0.5", "optim.lr: 0.001 -> 0.5"),
     ],
 )
@@ -142,6 +153,96 @@ def test_commands_that_do_more_than_they_say_are_not_run(run, override: str, sai
     with pytest.raises(UserError) as caught:
         recompose(result.model_copy(update={"command": [*command, override]}))
     assert said in str(caught.value)
+
+
+def climbing(run: Path, honest: Path, sentinel: Path) -> tuple[Path, str]:
+    """A submission whose config.yaml would make a folder, and the override that climbs to it."""
+    result = Result.read(run / "result.json")
+    config = determining(result.config)
+    config["model"]["extra"] = {"_target_": "os.mkdir", "path": str(sentinel)}
+    forged_hash = group_hash(config)
+    submission = honest.with_name(honest.name.replace(group_hash(result.config)[:8], forged_hash[:8]))
+    honest.rename(submission)
+    climb = os.path.relpath(submission / "config", conf_dir() / "experiment")
+    override = f"+experiment@_global_={climb}"
+    kept = [each for each in result.command if determines(each)]
+    forged = result.model_copy(
+        update={
+            "config": config,
+            "command": [*kept, override],
+            "config_hash": config_hash(config),
+            "group_hash": forged_hash,
+        }
+    )
+    (submission / "results" / "seed0.json").write_bytes(record_bytes(forged))
+    (submission / "config.yaml").write_text(config_text(forged))
+    path = submission / "submission.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "group_hash": forged_hash}))
+    reseal(submission)
+    return submission, override
+
+
+def test_a_command_that_climbs_to_the_submissions_own_configuration_is_not_run(
+    entered, run, tmp_path, monkeypatch
+) -> None:
+    """Three doors, of which each holds where those before it are open."""
+    sentinel = tmp_path / "ran"
+    submission, override = climbing(run, entered, sentinel)
+    doors = [
+        ("could name code", "safe", lambda each: True),
+        ("does not offer", "_offered", lambda *each: True),
+        ("names os.mkdir, which", "_known_targets", lambda folder: {"os.mkdir", *known(folder)}),
+    ]
+    known = verifying._known_targets
+    for said, door, opened in doors:
+        with pytest.raises(UserError, match=said) as caught:
+            verified(submission, f"0={run}")
+        assert said.startswith("names") or repr(override) in str(caught.value)
+        assert not sentinel.exists()
+        monkeypatch.setattr(verifying, door, opened)
+    with pytest.raises(UserError, match="could not be built"):
+        verified(submission, f"0={run}")
+    assert sentinel.exists()  # so the submission was one that could have done it
+
+
+def test_code_is_known_by_its_whole_name_at_any_depth() -> None:
+    hidden = [[{"_target_": "genbench.cli.os.system"}]]
+    config = {"a": {"_target_": "torch.nn.SiLU", "b": hidden}, "_target_": None}
+    found = set(verifying._targets(config))
+    assert found - verifying._known_targets(conf_dir()) == {"genbench.cli.os.system"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        (["sampler.precision=bf16"], {"trainer": "fp32", "sampler": "bf16"}),
+        (["sampler.precision=auto", "trainer.precision=auto"], {"trainer": "bf16", "sampler": "bf16"}),
+    ],
+    ids=["bf16", "auto"],
+)
+def test_networks_are_evaluated_in_the_recorded_precision(tmp_path, monkeypatch, typed, taken) -> None:
+    """Of a device that multiplies in bfloat16, on one that need not."""
+    monkeypatch.setattr(assembly, "multiplies_in_bfloat16", lambda device: True)
+    run = tmp_path / "run"
+    # Trained fast and raw: in another precision no image is within a grey level.
+    learnt = ["trainer.steps=30", "optim.lr=0.02", "ema=none", "metrics.n_samples=64"]
+    genbench(*SMALL, "trainer.precision=fp32", *learnt, *typed, f"run_dir={run}")
+    submission = submit([run], name="ada", to=tmp_path / "board", say=lambda line: None)
+    monkeypatch.setattr(assembly, "multiplies_in_bfloat16", lambda device: False)
+    config = recompose(Result.read(submission / "results" / "seed0.json"))
+    assert {part: config[part]["precision"] for part in taken} == taken
+    (found,) = verified(submission, run)
+    assert (found.images, found.identical) == (64, 64)
+
+
+def test_another_configuration_advises_a_commit_that_can_verify(run) -> None:
+    result = Result.read(run / "result.json")
+    kept = [each for each in result.command if determines(each)]
+    with pytest.raises(UserError) as caught:
+        recompose(result.model_copy(update={"command": [*kept, "optim.lr=0.5"]}))
+    advice = f"Where that commit has `verify` itself, type: git checkout {result.git.commit}"
+    assert str(caught.value).endswith(advice)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_grey_level_anywhere_or_a_hundredth_of_the_pixels_may_differ() -> None:
