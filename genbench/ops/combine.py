@@ -179,19 +179,26 @@ def _is(value: Tensor, number: float) -> bool:
     return value.ndim == 0 and value.device.type == "cpu" and float(value) == number
 
 
-def _fusable(update: Update, noise: Tensor = ONE) -> bool:
-    """Is there a kernel for this update? Not with gradients, nor with coefficients for every pixel."""
+def _fusable(update: Update, noise: Tensor | None = None) -> bool:
+    """Is there a kernel for this update? Not with gradients, nor with coefficients for every pixel.
+
+    On a CPU only for noise, compiled: a sum of a few tensors takes less time than calling compiled code.
+    """
     inner = update.inner
     tensors = [*update.tensors, *(inner.tensors if inner else ())]
-    if not all(_has_kernel(each) for each in tensors):
+    if not all(_has_kernel(each) or (noise is not None and compiled.takes(each)) for each in tensors):
         return False
-    coefficients = [*update.weights, noise, *((*inner.coefficients, update.share) if inner else ())]
+    coefficients = [
+        *update.weights,
+        *(() if noise is None else (noise,)),
+        *((*inner.coefficients, update.share) if inner else ()),
+    ]
     differentiated = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
     return all(each.ndim <= 1 for each in coefficients) and not differentiated
 
 
 def _has_kernel(tensor: Tensor) -> bool:
-    return (tensor.is_cuda and tensor.dtype in FUSED) or compiled.takes(tensor)
+    return tensor.is_cuda and tensor.dtype in FUSED
 
 
 def _fused(update: Update, noise: Tensor | None = None, counter: Counter | None = None) -> Tensor:
