@@ -41,7 +41,8 @@ def local(checkpoint: str) -> Path:
         )
     path = _fetched(place, digest) if "://" in place else Path(place).expanduser()
     if digest and path.is_file():
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest:
             raise UserError(f"{path} is another file than checkpoint={checkpoint}: its SHA-256 is {found}.")
     return path

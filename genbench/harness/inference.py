@@ -1,9 +1,9 @@
 """How the networks of a model are evaluated while images are drawn: how precisely, compiled, replayed.
 
 The arithmetic of samplers and corruptions stays what it is, in float32 with coefficients of float64; where
-networks are compiled for a CPU their updates are as well, as on a GPU they are kernels anyway. To the harness
-a model's networks are its children; what is exchanged is their `forward`, so that whoever holds a network
-still holds the same one.
+networks are compiled for a CPU updates with noise are as well; on a GPU they are kernels anyway. To the
+harness a model's networks are its children; what is exchanged is their `forward`, so that whoever holds a
+network still holds the same one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Inference:
     """Evaluates networks as they are, unless told otherwise.
 
     device: where they are; autocast: the type that they compute in instead of that of their weights;
-    compile: whether torch.compile makes them, and on a CPU the updates of samplers; recorder: what repeats
+    compile: whether torch.compile makes them, and on a CPU updates with noise; recorder: what repeats
     them without Python, such as CUDA graphs. Compiled code and graphs live as long as this does, and see
     weights that change in place.
     """

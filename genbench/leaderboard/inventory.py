@@ -89,6 +89,7 @@ _SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._/-]{1,100})", re.ASCII)
 
 
 def sums_problems(directory: Path, files: dict[str, bytes]) -> Iterator[Problem]:
+    """What of a directory's sums is missing, malformed, of no file, or not that of its file."""
     path = directory / SUMS
     if SUMS not in files:
         yield Problem(directory, f"{SUMS} is missing")

@@ -113,6 +113,7 @@ def sums(contents: dict[str, bytes]) -> str:
 
 
 def finished(run: Path) -> Result:
+    """The record of a finished run; UserError where there is none, or one whose hashes do not hold."""
     if not (run / "result.json").exists():
         raise UserError(
             f"{run}: no result.json; only finished runs can be submitted. "

@@ -203,7 +203,7 @@ def _has_kernel(tensor: Tensor) -> bool:
 
 def _fused(update: Update, noise: Tensor | None = None, counter: Counter | None = None) -> Tensor:
     tensors = update.tensors or update.inner.tensors  # type: ignore[union-attr]
-    if compiled.takes(tensors[0]):
+    if noise is not None and counter is not None and compiled.takes(tensors[0]):
         return compiled.fused(update, noise, counter)
     from genbench.ops.kernels.combine import fused
 

@@ -1,4 +1,4 @@
-"""The update of `combine` compiled by torch for a CPU: one pass over memory, noise included.
+"""An update of `combine` with noise, compiled by torch for a CPU: one pass over memory.
 
 A step comes out the same to rounding, some five times sooner where noise is most of it. The first of a kind
 costs seconds and needs a C++ compiler; nothing is compiled unless `compiling` says so.
@@ -25,7 +25,7 @@ _wanted = False
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Within, updates of tensors on a CPU are compiled."""
+    """Within, updates with noise of tensors on a CPU are compiled."""
     global _wanted
     before, _wanted = _wanted, True
     try:
@@ -35,30 +35,28 @@ def compiling() -> Iterator[None]:
 
 
 def takes(tensor: Tensor) -> bool:
-    """Is an update of this tensor to be compiled now?"""
+    """Is an update with noise of this tensor to be compiled now?"""
     return _wanted and tensor.device.type == "cpu"
 
 
-def fused(update: Update, noise: Tensor | None = None, counter: Counter | None = None) -> Tensor:
+def fused(update: Update, noise: Tensor, counter: Counter) -> Tensor:
     """`update` and its noise, in the dtype of its first tensor."""
     from genbench.ops.combine import expand
 
     inner = update.inner
     like = update.tensors[0] if update.tensors else inner.tensors[0]  # type: ignore[union-attr]
-    number = lambda value: None if value is None else expand(value, like)
-    kind = (len(update.tensors), 0 if inner is None else len(inner.tensors), noise is None)
+    kind = (len(update.tensors), 0 if inner is None else len(inner.tensors))
     out, inside = _compiled(kind)(
         update.tensors,
         [expand(weight, like) for weight in update.weights],
         () if inner is None else inner.tensors,
         [] if inner is None else [expand(weight, like) for weight in inner.coefficients],
-        None if inner is None else number(inner.bound),
+        None if inner is None or inner.bound is None else expand(inner.bound, like),
         expand(update.share, like),
-        number(noise),
-        None if counter is None else counter.index,
-        # As tensors, or each step would be compiled anew.
-        None if counter is None else torch.tensor([counter.seed, counter.step]),
-        None if counter is None else counter.stream,
+        expand(noise, like),
+        counter.index,
+        torch.tensor([counter.seed, counter.step]),  # as numbers, each step would be compiled anew
+        counter.stream,
     )
     if inner is not None and update.keep is inner:
         inner.found(inside)
@@ -66,7 +64,7 @@ def fused(update: Update, noise: Tensor | None = None, counter: Counter | None =
 
 
 @cache
-def _compiled(kind: tuple[int, int, bool]) -> Callable[..., Any]:
+def _compiled(kind: tuple[int, int]) -> Callable[..., Any]:
     """`_step` compiled for updates of one kind, with code of its own: torch gives up on code that has been
     compiled in eight ways.
     """
@@ -81,10 +79,10 @@ def _step(
     inner_weights: Sequence[Tensor],
     bound: Tensor | None,
     share: Tensor,
-    deviation: Tensor | None,
-    index: Tensor | None,
-    clock: Tensor | None,
-    stream: int | None,
+    deviation: Tensor,
+    index: Tensor,
+    clock: Tensor,
+    stream: int,
 ) -> tuple[Tensor, Tensor | None]:
     terms = [tensor * weight for tensor, weight in zip(tensors, weights, strict=True)]
     inner = None
@@ -94,12 +92,11 @@ def _step(
             inner = inner.clamp(-bound, bound)
         terms.append(inner * share)
     out = _sum(terms)
-    if index is not None and clock is not None and stream is not None and deviation is not None:
-        seed: Any = clock[0]
-        step: Any = clock[1]
-        noise = Keys(index, seed).normal(out.shape[1:], step, Stream(stream))
-        out = out + noise.to(out.dtype) * deviation
-    return out, inner
+    seed: Any
+    step: Any
+    seed, step = clock.unbind()
+    noise = Keys(index, seed).normal(out.shape[1:], step, Stream(stream))
+    return out + noise.to(out.dtype) * deviation, inner
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
