@@ -23,7 +23,7 @@ from torch import Tensor
 from genbench.errors import UserError
 from genbench.metrics.measure import Figure, OfSets, Samples
 from genbench.metrics.reference import Real
-from genbench.ops.balls import held, radii
+from genbench.ops.balls import held, held_by_each_other, radii
 
 
 class PrecisionRecall(OfSets):
@@ -52,9 +52,8 @@ def overlap(generated: Tensor, actual: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Which of the generated features [n, D] lie in the manifold of the actual [N, D], and the reverse: bool
     [n] and [N].
     """
-    inside = held(generated, actual, radii(actual, k)).balls > 0
-    covered = held(actual, generated, radii(generated, k)).balls > 0
-    return inside, covered
+    inside, covered = held_by_each_other(generated, radii(generated, k), actual, radii(actual, k))
+    return inside.balls > 0, covered.balls > 0
 
 
 class DensityCoverage(OfSets):

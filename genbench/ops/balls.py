@@ -4,8 +4,12 @@ The set of real images is taken to be the union of the balls around them, each r
 nearest neighbour (Kynkaanniemi et al. 2019); a generated image is like real ones if some ball holds it.
 Density and coverage count the balls that hold an image, and whether a ball holds any (Naeem et al. 2020).
 
-Both functions are exact, and fast by products of matrices. |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, centred first,
-is off by at most
+All functions are exact, and fast by products of matrices, of which none is computed twice: distances within
+a set are symmetric, and those between two sets say both who is in whose balls.
+
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b
+
+centred first, is off by at most
 
     e = 4 (d + 8) u (|a|^2 + |b|^2),      u: unit roundoff, 2^-24 in float32
 
@@ -17,6 +21,7 @@ Results depend on the points alone, not on tiles or on the matrix library.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -26,8 +31,10 @@ from genbench.errors import UserError
 from genbench.ops.neighbours import TILE, Euclidean, at_least_float32, neighbours
 from genbench.ops.precision import exact
 
-SPARE = 5
+SPARE = 3
 """Neighbours looked at beyond the k-th, so that rounding cannot hide the k-th itself."""
+CACHED = 2**16
+"""Numbers in float64 that are worked on at a time, half a MiB: differences stay in a core's cache."""
 
 
 class _Squares(Euclidean):
@@ -61,8 +68,9 @@ def radii(x: Tensor, k: int, tile: int = TILE) -> Tensor:
     for dtype in (x.dtype, torch.float64):
         found[rows], sure = _kth(x, rows, k, dtype, tile)
         rows = rows[~sure]
+    everything = torch.arange(len(x), device=x.device)
     for row in rows.tolist():  # many points equally far
-        others = _apart(x[row].expand_as(x), x, tile)
+        others = _apart(x, everything.new_full((len(x),), row), x, everything)
         others[row] = torch.inf
         found[row] = others.kthvalue(k).values
     return found
@@ -72,27 +80,67 @@ def radii(x: Tensor, k: int, tile: int = TILE) -> Tensor:
 def held(points: Tensor, centres: Tensor, radii: Tensor, tile: int = TILE) -> Held:
     """Which of `points` [N, d] lie in the balls around `centres` [M, d] of `radii` [M], surfaces included."""
     points, centres = at_least_float32(points), at_least_float32(centres)
-    balls = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    inside = torch.zeros(len(centres), dtype=torch.int64, device=points.device)
-    with exact(points.device):
-        origin = centres.mean(dim=0)
-        for left in range(0, len(points), tile):
-            rows = points[left : left + tile]
-            for top in range(0, len(centres), tile):
-                columns, reach = centres[top : top + tile], radii[top : top + tile]
-                within = _within(rows, columns, reach, origin, tile)
-                balls[left : left + tile] += within.sum(dim=1)
-                inside[top : top + tile] += within.sum(dim=0)
-    return Held(balls, inside)
+    found = Held(_zeros(points), _zeros(centres))
+    for part in _parts(points, centres, tile):
+        part.add_to(found, radii[None, part.columns])
+    return found
+
+
+@torch.no_grad()
+def held_by_each_other(
+    a: Tensor, a_radii: Tensor, b: Tensor, b_radii: Tensor, tile: int = TILE
+) -> tuple[Held, Held]:
+    """(a [N, d] in the balls around b [M, d], b in the balls around a): `held` both ways at one's price."""
+    a, b = at_least_float32(a), at_least_float32(b)
+    of_a, of_b = Held(_zeros(a), _zeros(b)), Held(_zeros(b), _zeros(a))
+    for part in _parts(a, b, tile):
+        part.add_to(of_a, b_radii[None, part.columns])
+        part.add_to(Held(of_b.points, of_b.balls), a_radii[part.rows, None])
+    return of_a, of_b
+
+
+class _Part(NamedTuple):
+    """One tile of all pairs: slices of a and b, squared distances [n, m] and by how much they may be off."""
+
+    a: Tensor
+    b: Tensor
+    rows: slice
+    columns: slice
+    squares: Tensor
+    error: Tensor
+
+    def add_to(self, found: Held, reach: Tensor) -> None:
+        """Adds the pairs no further apart than `reach`, [n, 1] or [1, m], by row and by column."""
+        beyond = self.squares - reach.square()
+        within = beyond <= 0
+        i, j = (beyond.abs_() <= self.error).nonzero(as_tuple=True)
+        apart = _apart(self.a, i + self.rows.start, self.b, j + self.columns.start)
+        within[i, j] = apart <= reach.expand_as(within)[i, j]
+        found.balls[self.rows] += within.sum(dim=1)
+        found.points[self.columns] += within.sum(dim=0)
+
+
+def _parts(a: Tensor, b: Tensor, tile: int) -> Iterator[_Part]:
+    origin = b.mean(dim=0)
+    for left in range(0, len(a), tile):
+        for top in range(0, len(b), tile):
+            rows, columns = slice(left, left + tile), slice(top, top + tile)
+            near, far = a[rows] - origin, b[columns] - origin
+            with exact(a.device):
+                squares = _Squares().pairwise(near, far)
+            error = _share(near) * (_squared_norm(near)[:, None] + _squared_norm(far))
+            yield _Part(a, b, rows, columns, squares, error)
 
 
 def _kth(x: Tensor, rows: Tensor, k: int, dtype: torch.dtype, tile: int) -> tuple[Tensor, Tensor]:
     """(distances of x[rows] to their k-th others, whether that is sure) by products in `dtype`."""
     centred = (x - x.mean(dim=0)).to(dtype)
-    count = min(k + 1 + SPARE, len(x))  # with the point itself
+    whole = len(rows) == len(x)
+    # Of all points at once neighbours are others; of some, they are among all, with the point itself.
+    count = min(k + SPARE, len(x) - 1) if whole else min(k + 1 + SPARE, len(x))
     with exact(x.device):
-        nearest = neighbours(centred[rows], centred, count, _Squares(), tile)
-    kept = torch.stack([_apart(x[rows], x[nearest[:, place]], tile) for place in range(count)], dim=1)
+        nearest = neighbours(centred if whole else centred[rows], centred, count, _Squares(), tile)
+    kept = _apart(x, rows.repeat_interleave(count), x, nearest.flatten()).reshape(nearest.shape)
     kept = kept.masked_fill(nearest == rows[:, None], torch.inf).sort(dim=1).values
     found = kept[:, k - 1]
     # What was left out is at least as far as the furthest that was kept, but for two errors.
@@ -100,29 +148,23 @@ def _kth(x: Tensor, rows: Tensor, k: int, dtype: torch.dtype, tile: int) -> tupl
     norms = _squared_norm(centred)
     error = _share(centred) * (norms[rows] + norms.max())
     sure = (found == 0) | (found.to(dtype).square() <= furthest.to(dtype).square() - 2 * error)
-    return found, sure | (count == len(x))
+    return found, sure | (count == len(x) - whole)
 
 
-def _within(points: Tensor, centres: Tensor, radii: Tensor, origin: Tensor, tile: int) -> Tensor:
-    """Whether point i is in ball j, bool [n, m], for one tile."""
-    a, b = points - origin, centres - origin
-    beyond = _Squares().pairwise(a, b) - radii.square()
-    error = _share(a) * (_squared_norm(a)[:, None] + _squared_norm(b))
-    within = beyond <= 0
-    first, second = (beyond.abs() <= error).nonzero(as_tuple=True)
-    for i, j in zip(first.split(tile), second.split(tile), strict=True):
-        within[i, j] = _apart(points[i], centres[j], tile) <= radii[j]
-    return within
+def _apart(a: Tensor, i: Tensor, b: Tensor, j: Tensor) -> Tensor:
+    """Distances [n] of a[i] to b[j], int64 [n] each, from differences in float64, rounded once."""
+    size = max(1, CACHED // max(1, a.shape[1]))
+    parts = zip(i.split(size), j.split(size), strict=True)
+    found = [torch.linalg.vector_norm(a[one].double().sub_(b[other]), dim=1) for one, other in parts]
+    return torch.cat(found).to(a.dtype)
 
 
-def _apart(a: Tensor, b: Tensor, tile: int) -> Tensor:
-    """Distances [N] of a [N, d] to b [N, d] from differences, rounded once, a tile of rows at a time."""
-    pairs = zip(a.split(tile), b.split(tile), strict=True)
-    return torch.cat([Euclidean().between(one.double(), other.double()) for one, other in pairs]).to(a.dtype)
+def _zeros(points: Tensor) -> Tensor:
+    return torch.zeros(len(points), dtype=torch.int64, device=points.device)
 
 
 def _squared_norm(x: Tensor) -> Tensor:
-    return x.square().sum(dim=1)
+    return torch.linalg.vector_norm(x, dim=1).square()
 
 
 def _share(x: Tensor) -> float:

@@ -96,28 +96,33 @@ def neighbours(x: Tensor, y: Tensor, k: int, distance: Distance, tile: int = TIL
             f"{', of which each excludes itself' if own else ''}; expected 1 <= k <= {len(y) - own}. "
             "Ask for fewer, or use a larger batch."
         )
-    found = [
-        _nearest(x[start : start + tile], start, y, k, distance, tile, own) for start in _starts(x, tile)
-    ]
-    return torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64, device=x.device)
+    best = [_Nearest(rows, k) for rows in x.split(tile)]
+    for row, a in enumerate(x.split(tile)):
+        for column, b in enumerate(y.split(tile)):
+            if own and column < row:
+                continue  # the same distances as of (column, row)
+            distances = distance.pairwise(a, b)
+            if own and column == row:
+                distances.fill_diagonal_(math.inf)
+            best[row].see(distances, tile * column)
+            if own and column > row:
+                best[column].see(distances.T, tile * row)
+    return torch.cat([each.index for each in best])
 
 
-def _starts(x: Tensor, tile: int) -> range:
-    return range(0, len(x), tile)
+class _Nearest:
+    """The k nearest so far to each of n points: distances, and positions int64, both [n, up to k]."""
 
+    def __init__(self, points: Tensor, k: int) -> None:
+        self.k = k
+        self.distances = at_least_float32(points).new_empty(len(points), 0)
+        self.index = torch.empty(len(points), 0, dtype=torch.int64, device=points.device)
 
-def _nearest(rows: Tensor, first: int, y: Tensor, k: int, distance: Distance, tile: int, own: bool) -> Tensor:
-    """Neighbours of `rows`, which are x[first:], keeping the k best of the tiles seen so far."""
-    best: Tensor | None = None
-    index = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
-    for start in _starts(y, tile):
-        columns = torch.arange(start, min(start + tile, len(y)), device=rows.device)
-        distances = distance.pairwise(rows, y[start : start + tile])
-        if own:
-            itself = columns == torch.arange(first, first + len(rows), device=rows.device)[:, None]
-            distances = distances.masked_fill(itself, math.inf)
-        candidates = torch.cat([index, columns.expand(len(rows), -1)], dim=1)
-        distances = distances if best is None else torch.cat([best, distances], dim=1)
-        best, places = distances.topk(min(k, distances.shape[1]), dim=1, largest=False)
-        index = candidates.gather(1, places)
-    return index
+    def see(self, distances: Tensor, first: int) -> None:
+        """Distances [n, m] to the m points from position `first` on."""
+        count = min(self.k, distances.shape[1])
+        distances, places = distances.topk(count, dim=1, largest=False)
+        together = torch.cat([self.distances, distances], dim=1)
+        index = torch.cat([self.index, places + first], dim=1)
+        self.distances, order = together.topk(min(self.k, together.shape[1]), dim=1, largest=False)
+        self.index = index.gather(1, order)

@@ -12,7 +12,7 @@ from genbench.data.sources import Digits
 from genbench.errors import UserError
 from genbench.metrics.extractors import Shipped
 from genbench.ops import balls
-from genbench.ops.balls import held, radii
+from genbench.ops.balls import held, held_by_each_other, radii
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
@@ -92,14 +92,39 @@ def test_products_err_by_less_than_promised_and_few_pairs_are_looked_at_twice(na
     reach = radii(x, 3)
     assert torch.equal(reach, kth(x, 3))
     looked: list[int] = []
-    monkeypatch.setattr(balls, "_apart", lambda a, b, tile: looked.append(len(a)) or distances_of(a, b))
+    again = balls._apart
+    monkeypatch.setattr(balls, "_apart", lambda a, i, b, j: looked.append(len(i)) or again(a, i, b, j))
     inside = distances(x, x) <= reach
     assert torch.equal(held(x, x, reach).balls, inside.sum(dim=1))
     assert len(x) <= sum(looked) < 0.01 * len(x) ** 2
 
 
-def distances_of(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a.double() - b.double(), dim=1).to(a.dtype)
+@pytest.mark.parametrize("tile", [7, 1024])
+@pytest.mark.parametrize("name", SETS)
+def test_both_ways_at_once_is_each_way_alone(name, tile):
+    x = SETS[name]()
+    torch.manual_seed(4)
+    y = x[torch.randint(len(x), (23,))] + 0.3 * torch.randn(23, x.shape[1], dtype=x.dtype)
+    of_x, of_y = radii(x, 2), radii(y, 2)
+    found = held_by_each_other(x, of_x, y, of_y, tile)
+    for both, alone in zip(found, (held(x, y, of_y), held(y, x, of_x)), strict=True):
+        assert torch.equal(both.balls, alone.balls)
+        assert torch.equal(both.points, alone.points)
+
+
+def test_no_product_of_matrices_is_computed_twice(monkeypatch):
+    """Within a set of two tiles three, one of them for both of its halves; between two sets each once."""
+    x, y = torch.randn(2, 20, 4)
+    seen: list[tuple[int, int]] = []
+    plain = balls._Squares.pairwise
+    monkeypatch.setattr(
+        balls._Squares, "pairwise", lambda self, a, b: seen.append((len(a), len(b))) or plain(self, a, b)
+    )
+    reach = radii(x, 1, tile=15)
+    assert seen[:3] == [(15, 15), (15, 5), (5, 5)]
+    seen.clear()
+    held_by_each_other(x, reach, y, reach, tile=15)
+    assert seen == [(15, 15), (15, 5), (5, 15), (5, 5)]
 
 
 def test_half_precision_is_raised_and_autocast_has_no_say():
