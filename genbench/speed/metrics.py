@@ -20,6 +20,7 @@ from genbench.metrics.extractors import Inception
 from genbench.metrics.fid import frechet_distance
 from genbench.metrics.manifolds import overlap
 from genbench.metrics.moments import Moments
+from genbench.speed.arithmetic import ALONE, arithmetic
 from genbench.speed.bench import Bench
 from genbench.speed.turns import Contestant, Row, compare
 
@@ -37,6 +38,7 @@ def rows(settings: Mapping[str, Any], bench: Bench) -> Iterator[Row]:
             images = drawn.to(bench.device)
             contestants = [
                 Contestant("genbench", lambda images=images: ours(images), batch),  # type: ignore[misc]
+                Contestant(ALONE, arithmetic(lambda images=images: ours(images)).again, batch),  # type: ignore[misc]
                 Contestant(
                     "torch-fidelity",
                     lambda images=images: _quietly(theirs, images),  # type: ignore[misc]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from genbench.speed import networks
+from genbench.speed.arithmetic import ALONE, arithmetic
 from genbench.speed.networks import IMAGE_SHAPE, Peer
 from genbench.speed.precision import PRECISIONS, Precision
 from genbench.speed.turns import Clock, Contestant, Fact, Row, compare
@@ -56,6 +57,9 @@ def rows(
             learner = _Learner(peer, precision, batch_size, clock.device)
             facts: dict[str, Fact] = {"precision": precision.name, "parameters": float(learner.parameters)}
             contestants.append(Contestant(peer.name, learner.step, facts=facts))
+            if len(contestants) == 1:
+                alone = arithmetic(learner.step).again
+                contestants.append(Contestant(ALONE, alone, facts={"precision": precision.name}))
         what = f"network's training step, batch {batch_size}, {precision.name}"
         found += compare("training", what, "step", contestants, clock)
     return found

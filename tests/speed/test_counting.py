@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from genbench.speed import ceilings
+from genbench.speed.arithmetic import arithmetic
 from genbench.speed.counting import counted
 from genbench.speed.memory import peak
 from genbench.speed.turns import Clock
@@ -31,6 +32,21 @@ def test_a_convolution_is_its_multiplications_and_additions():
     x, weight = torch.ones(2, 3, 8, 8), torch.ones(5, 3, 3, 3)
     found = counted(lambda: torch.nn.functional.conv2d(x, weight, padding=1))
     assert found["flops"] == 2 * 2 * 5 * 64 * 27 + 2 * 5 * 64
+
+
+def test_the_arithmetic_of_a_training_step_is_its_convolutions_and_products_both_ways():
+    """The images need no gradient, so a convolution and a linear layer have three products on the way back."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2)
+    )
+    x = torch.randn(5, 3, 4, 4)
+    alone = arithmetic(lambda: network(x).square().mean().backward())
+    names = ["convolution", "addmm", "mm", "mm", "convolution_backward"]
+    assert [func._overloadpacket.__name__ for func, _, _ in alone._calls] == names
+    gradients = [each.grad.clone() for each in network.parameters()]
+    done = arithmetic(alone.again)
+    assert [func for func, _, _ in done._calls] == [func for func, _, _ in alone._calls]
+    assert all(torch.equal(a, b.grad) for a, b in zip(gradients, network.parameters(), strict=True))
 
 
 def test_memory_is_what_is_held_at_once():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.speed import training, training_step
+from genbench.speed.arithmetic import ALONE
 from genbench.speed.networks import Peer
 from genbench.speed.precision import BFLOAT16, FLOAT32
 from genbench.speed.turns import Clock
@@ -41,12 +42,14 @@ def test_networks_take_turns_in_every_precision(monkeypatch: pytest.MonkeyPatch)
     peers = [Peer(name, lambda name=name: Recorded(name, calls)) for name in ("first", "second")]
     rows = training_step.rows(peers, 2, Clock(CPU, rounds=3, warmup=1))
 
-    assert [dtype for _, dtype in calls] == 12 * [torch.float32] + 12 * [torch.bfloat16]
+    once = 13  # four rounds of three, and one step whose arithmetic is timed alone
+    assert [dtype for _, dtype in calls] == once * [torch.float32] + once * [torch.bfloat16]
+    names = ("ours", ALONE, "first", "second")
     assert [(row.facts["precision"], row.name) for row in rows] == [
-        (precision, name) for precision in ("fp32", "bf16") for name in ("ours", "first", "second")
+        (precision, name) for precision in ("fp32", "bf16") for name in names
     ]
-    assert all(row.facts["parameters"] == 3 for row in rows)
-    assert [row.ratio is None for row in rows] == 2 * [True, False, False]
+    assert all(row.facts.get("parameters", 3) == 3 for row in rows)
+    assert [row.ratio is None for row in rows] == 2 * [True, False, False, False]
 
 
 def test_our_loop_trains_and_writes_nothing(tmp_path) -> None:
@@ -90,6 +93,6 @@ def test_rows_of_training(monkeypatch) -> None:
         "plain loop, our network",
     ]
     apart = ["genbench", "DataLoader of PIL pictures", "genbench", "foreach Adam, average by parameter"]
-    assert [row.name for row in rows] == ["genbench", "genbench", *whole, *apart, *whole]
+    assert [row.name for row in rows] == 2 * ["genbench", ALONE] + [*whole, *apart, *whole]
     assert bench.left_out == ["diffusers is not at hand", "denoising_diffusion_pytorch is not at hand"]
-    assert rows[2].facts["flops"] == rows[5].facts["flops"]
+    assert rows[4].facts["flops"] == rows[7].facts["flops"]
