@@ -35,7 +35,7 @@ def test_a_convolution_is_its_multiplications_and_additions():
 
 
 def test_the_arithmetic_of_a_training_step_is_its_convolutions_and_products_both_ways():
-    """The images need no gradient, so a convolution and a linear layer have three products on the way back."""
+    """The images need no gradient: a convolution and a linear layer need three products on the way back."""
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2)
     )
