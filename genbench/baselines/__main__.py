@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
@@ -52,20 +53,27 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    failures = 0
-    for baseline in _chosen(options):
-        start = time.monotonic()
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                found = again(baseline, Path(folder) / "run")
-        except subprocess.CalledProcessError as error:
-            failures += 1
-            print(f"{baseline.name}: the run ended with status {error.returncode}")
-            continue
-        comparisons = compare(baseline, found)
-        failures += sum(comparison.holds is False for comparison in comparisons)
-        print(f"{baseline.name}: {'; '.join(map(str, comparisons))} ({time.monotonic() - start:.0f} s)")
-    return 1 if failures else 0
+    chosen = _chosen(options)
+    sound = True
+    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+        for holds, line in pool.map(_reproduced, chosen):
+            sound &= holds
+            print(line, flush=True)
+    return 0 if sound else 1
+
+
+def _reproduced(baseline: Baseline) -> tuple[bool, str]:
+    """(does the baseline hold? what to say of it), after training its first seed again."""
+    start = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = again(baseline, Path(folder) / "run")
+    except subprocess.CalledProcessError as error:
+        return False, f"{baseline.name}: the run ended with status {error.returncode}"
+    comparisons = compare(baseline, found)
+    holds = not any(comparison.holds is False for comparison in comparisons)
+    said = "; ".join(map(str, comparisons))
+    return holds, f"{baseline.name}: {said} ({time.monotonic() - start:.0f} s)"
 
 
 def _chosen(options: argparse.Namespace) -> list[Baseline]:
@@ -86,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("check", help="are pages and recipes those recorded?").set_defaults(run=_check)
     reproducing = commands.add_parser("reproduce", help="train first seeds again and compare scores")
     reproducing.add_argument("names", nargs="*", metavar="DATASET/NAME", help="all where none is named")
+    reproducing.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time")
     reproducing.set_defaults(run=_reproduce)
     return parser
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from genbench.baselines import __main__ as entry
 from genbench.baselines import checking, recipes, reproducing
 from genbench.baselines.__main__ import main
 from genbench.baselines.recording import record
@@ -220,3 +223,21 @@ def test_reproducing_types_what_was_typed_with_as_many_threads(run, tmp_path, mo
     assert "fd_digits 0.7: recorded 0.8" in capsys.readouterr().out
     assert main(["--root", str(root), "reproduce", "digits/none"]) == 1
     assert "Recorded are digits/ddpm" in capsys.readouterr().err
+
+
+def test_several_are_reproduced_at_a_time_and_told_in_order(run, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "b"
+    record([run(0)], root)
+    (one,) = baselines(root)
+    two = replace(one, path=one.path.with_name("two"))
+    monkeypatch.setattr(entry, "_chosen", lambda options: [one, two])
+    both = threading.Barrier(2, timeout=30)  # passed by two at once, or never
+
+    def slowly(baseline, folder):
+        both.wait()
+        return found(one, 0.8)
+
+    monkeypatch.setattr(entry, "again", slowly)
+    assert main(["--root", str(root), "reproduce", "--jobs", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["digits/ddpm", "digits/two"]
