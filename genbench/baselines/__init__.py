@@ -1,7 +1,7 @@
 """Recorded results of the recipes: what `experiment=DATASET/NAME` gave, kept small enough for a checkout.
 
     python -m genbench.baselines record RUN [RUN ...]    finished runs of experiments, into baselines/
-    python -m genbench.baselines build                   baselines/README.md and its figures
+    python -m genbench.baselines build                   baselines/README.md, figures, tables in README.md
     python -m genbench.baselines check                   pages are up to date, recipes still those recorded
     python -m genbench.baselines reproduce [NAME ...]    trained again from their commands; the same scores?
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from genbench.baselines import figure
 from genbench.baselines.checking import problems
+from genbench.baselines.excerpt import filled
 from genbench.baselines.page import page
 from genbench.baselines.recording import record
 from genbench.baselines.reproducing import again, compare
@@ -42,6 +43,12 @@ def _build(options: argparse.Namespace) -> int:
         print(f"Wrote {figure.draw(list(members), options.root / dataset / QUALITY)}")
     (options.root / README).write_text(page(options.root), encoding="utf-8")
     print(f"Wrote {options.root / README}")
+    written = options.root.absolute().parent / README
+    if written.is_file():
+        text = written.read_text(encoding="utf-8")
+        if text != (new := filled(text, options.root)):
+            written.write_text(new, encoding="utf-8")
+            print(f"Filled in the results in {written}")
     return 0
 
 

@@ -45,6 +45,11 @@ class Row:
         return self._metric("fid") or self.bits
 
     @property
+    def rank(self) -> float:
+        """The best distance first, those without one last."""
+        return float("inf") if self.distance is None else self.distance.mean
+
+    @property
     def share(self) -> str:
         """How far the distance is from a per-pixel Gaussian to unseen real images."""
         distance = self.distance
@@ -71,7 +76,7 @@ def page(root: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(amount=amount, duration=duration, score=_score)
+    environment.filters.update(amount=amount, duration=duration, score=score)
     recorded = baselines(root)
     shelves = [_shelf(name, list(own)) for name, own in groupby(recorded, key=lambda each: each.dataset)]
     rows = sorted((row for row in published() if row.experiment), key=lambda row: row.experiment or "")
@@ -89,17 +94,16 @@ def page(root: Path) -> str:
 
 def _shelf(dataset: str, members: Sequence[Baseline]) -> dict[str, Any]:
     rows = [Row(baseline) for baseline in members]
-    best = lambda row: float("inf") if row.distance is None else row.distance.mean
     return {
         "dataset": dataset,
-        "rows": sorted(rows, key=best),
+        "rows": sorted(rows, key=lambda row: row.rank),
         "distances": sorted({f"`{row.distance.name}`" for row in rows if row.distance is not None}),
         "counts": [f"{count:,}" for count in sorted({b.figures.n_samples for b in members})],
         "devices": sorted({device for b in members for device in b.figures.devices}),
     }
 
 
-def _score(metric: MetricFigures | None) -> str:
+def score(metric: MetricFigures | None) -> str:
     """Mean ± spread; a bound as one; the name where it says how many samples there were."""
     if metric is None:
         return ""

@@ -131,6 +131,25 @@ def test_the_page_is_made_of_the_records_alone_and_goes_stale(run, tmp_path, cap
     assert (root / "README.md").read_text() == text
 
 
+def test_tables_inside_written_pages_are_filled_in_and_go_stale(run, tmp_path, capsys):
+    root, page = tmp_path / "baselines", tmp_path / "README.md"
+    page.write_text("Before.\n<!-- recorded: digits/ddpm -->\n<!-- end -->\nBetween, 0.99.\n<!-- end -->\n")
+    assert main(["--root", str(root), "record", *map(str, (run(0), run(1), run(2)))]) == 0
+    text = page.read_text()
+    assert "| [`digits/ddpm`](baselines/digits/ddpm/curves.png) | 1.00 M | ddim, 50 | 0.850 ± 0.050 |" in text
+    assert text.startswith("Before.\n<!-- recorded: digits/ddpm -->\n| `experiment=` |")
+    assert text.endswith("| 3 |\n<!-- end -->\nBetween, 0.99.\n<!-- end -->\n")
+    assert main(["--root", str(root), "check"]) == 0
+    page.write_text(text.replace("0.850", "0.840"))
+    assert main(["--root", str(root), "check"]) == 1
+    assert f"{page} is not what the records give" in capsys.readouterr().err
+    assert main(["--root", str(root), "build"]) == 0
+    assert page.read_text() == text
+    page.write_text(text.replace("recorded: digits/ddpm", "recorded: digits/ddpm digits/dpm"))
+    assert main(["--root", str(root), "build"]) == 1
+    assert "digits/dpm, of which there is no record" in capsys.readouterr().err
+
+
 def test_a_recipe_that_has_changed_since_is_named(run, tmp_path, monkeypatch):
     root = tmp_path / "baselines"
     record([run(0)], root)
