@@ -154,7 +154,7 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | OneOf | Several | Range]
     "sampler.batch_size": Whole(1),
     "sampler.precision": OneOf((AUTO, *PRECISIONS)),
     "sampler.compile": Truth(),
-    "sampler.graphs": Truth(),
+    "sampler.graphs": OneOf((True, False, "trajectory")),
     "sampler.clip": TruthOr("dynamic"),
     "sampler.rule.eta": Real(zero=True),
     "metrics.n_samples": Whole(1),

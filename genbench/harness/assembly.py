@@ -19,6 +19,7 @@ from genbench.harness.graphs import CudaGraphs
 from genbench.harness.inference import Inference
 from genbench.harness.phases import Computation, Plan, Recipe
 from genbench.harness.seeding import seed_torch
+from genbench.harness.trajectories import TRAJECTORY, Trajectories
 from genbench.precisions import AUTO, BEFORE, PRECISE, PRECISIONS, settled
 
 DESCRIPTIVE = ("name", "family", "title")
@@ -116,12 +117,20 @@ class Assembly:
     def inference(self, settings: Mapping[str, Any] | None = None) -> Inference:
         """How networks are evaluated under a sampler's settings, the configured one's where not given."""
         settings = self.config["sampler"] if settings is None else settings
-        graphs = self.device.type == "cuda" and settings.get("graphs", True)
+        graphs, compile = settings.get("graphs", True), settings.get("compile", False)
+        recorder = CudaGraphs() if self.device.type == "cuda" and graphs else None
+        whole = graphs == TRAJECTORY
+        if whole and compile:
+            raise UserError(
+                f"sampler.graphs={TRAJECTORY} records steps as they are, sampler.compile=true makes others: "
+                "choose one. With sampler.graphs=true compiled networks are replayed."
+            )
         return Inference(
             self.device,
             autocast_type(settings.get("precision", BEFORE)),
-            settings.get("compile", False),
-            CudaGraphs() if graphs else None,
+            compile,
+            None if whole else recorder,
+            Trajectories(recorder) if whole and recorder else None,
         )
 
     def batches(self) -> Batches:

@@ -79,7 +79,7 @@ class Replayed:
     ) -> None:
         self._evaluate, self._recorder, self._say = evaluate, recorder, say
         self._seen: Counter[Hashable] = Counter()
-        self._recordings: dict[Hashable, _Recording] = {}
+        self._recordings: dict[Hashable, Recording] = {}
         self._possible = True
 
     def __call__(self, *inputs: Any, **named: Any) -> Tensor:
@@ -102,24 +102,26 @@ class Replayed:
             return None
         return kind
 
-    def _recorded(self, kind: Hashable, inputs: Sequence[Any], named: Mapping[str, Any]) -> _Recording | None:
+    def _recorded(self, kind: Hashable, inputs: Sequence[Any], named: Mapping[str, Any]) -> Recording | None:
         """A new recording, or None where it is too early or there is no room for one."""
         self._seen[kind] += 1
         if self._seen[kind] <= PATIENCE or len(self._recordings) >= MOST:
             return None
         try:
-            recording = _Recording(self._evaluate, self._recorder, inputs, named)
+            recording = Recording(self._evaluate, self._recorder, inputs, named)
         except RuntimeError as error:
             self._possible = False
-            reason = str(error).strip().splitlines()[0]
-            self._say(f"sampler.graphs: not recorded, networks are evaluated as they come ({reason})")
+            self._say(f"sampler.graphs: not recorded, networks are evaluated as they come ({told(error)})")
             return None
         self._recordings[kind] = recording
         return recording
 
 
-class _Recording:
-    """One kind of call: where its inputs go, what repeats it, where its output is."""
+class Recording:
+    """One kind of call: where its inputs go, what repeats it, where its output is.
+
+    Made from a call's inputs, of which values may differ later. RuntimeError where it cannot be recorded.
+    """
 
     def __init__(
         self,
@@ -143,6 +145,11 @@ class _Recording:
                 place.copy_(given)
         self._repeat()
         return self._output.clone()
+
+
+def told(error: RuntimeError) -> str:
+    """The first line of what is wrong."""
+    return str(error).strip().splitlines()[0]
 
 
 def _form(given: Any) -> Hashable:

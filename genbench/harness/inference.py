@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.harness.graphs import Recorder, Replayed
+from genbench.harness.trajectories import Trajectories
 from genbench.ops.compiled import compiling
 
 Evaluate = Callable[..., Tensor]
@@ -32,8 +33,8 @@ class Inference:
 
     device: where they are; autocast: the type that they compute in instead of that of their weights;
     compile: whether torch.compile makes them, and on a CPU updates with noise; recorder: what repeats
-    them without Python, such as CUDA graphs. Compiled code and graphs live as long as this does, and see
-    weights that change in place.
+    them without Python, such as CUDA graphs; trajectories: what repeats all of a sampler's steps. Compiled
+    code and graphs live as long as this does, and see weights that change in place.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Inference:
         autocast: torch.dtype | None = None,
         compile: bool = False,
         recorder: Recorder | None = None,
+        trajectories: Trajectories | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.autocast, self.compile, self.recorder = autocast, compile, recorder
+        self.trajectories = trajectories
         self._made: dict[nn.Module, Evaluate] = {}
 
     @contextmanager

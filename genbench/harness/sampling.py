@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from genbench.contracts import ClassConditional, Fitted, Generator, Sampler
+from genbench.contracts import ClassConditional, Fitted, Generator, Sampler, Samples
 from genbench.harness.distributed import Ranks
 from genbench.harness.inference import Inference
 from genbench.ops.quantize import pixels
@@ -60,6 +60,12 @@ class Source:
         if isinstance(self.model, ClassConditional) and self.model.classes:
             labels = keys.integers(self.model.classes, Stream.LABEL)
         with self.inference.of(self.model):
-            samples = self.sampler(self.model, keys, labels, self.fitted)
+            samples = self._walked(index, labels, seed)
         # In memory as they will be stored, and as extractors read them: the channels of a pixel side by side.
         return Drawn(index.cpu(), pixels(samples.images).permute(0, 3, 1, 2), samples.nfe, labels)
+
+    def _walked(self, index: Tensor, labels: Tensor | None, seed: int) -> Samples:
+        walk = lambda index, labels: self.sampler(self.model, Keys(index, seed), labels, self.fitted)
+        if (trajectories := self.inference.trajectories) is None:
+            return walk(index, labels)
+        return trajectories.draw(walk, seed, (self.model, self.sampler, self.fitted), index, labels)

@@ -25,6 +25,7 @@ from genbench.generators.parameterisations import Epsilon
 from genbench.harness.graphs import CudaGraphs
 from genbench.harness.inference import Inference
 from genbench.harness.sampling import Source
+from genbench.harness.trajectories import TRAJECTORY, Trajectories
 from genbench.samplers.grids import Uniform
 from genbench.samplers.restore import Restore
 from genbench.speed import plain
@@ -109,6 +110,18 @@ def _contestants(
         ordered = source(network, 32, batch, steps, device, Inference(device, precision.autocast))
         without = "genbench, sampler.graphs=false"
         yield Contestant(without, lambda: ordered.draw_images(index, 0), batch)
+        trajectories = Trajectories(CudaGraphs())
+        whole = source(
+            network,
+            32,
+            batch,
+            steps,
+            device,
+            Inference(device, precision.autocast, trajectories=trajectories),
+        )
+        whole.draw_images(index, 0)  # the rehearsal
+        name = f"genbench, sampler.graphs={TRAJECTORY}"
+        yield Contestant(name, lambda: whole.draw_images(index, 0), batch)
     share = "genbench, its network answering at once: the sampler's share"
     yield Contestant(share, lambda: idle.draw_images(index, 0), batch)
 

@@ -2,6 +2,9 @@
 
 As with a graph, Python runs once; operations repeat on the memory they had then; nothing has been computed
 before the first repetition; and what reads a number back cannot be recorded.
+
+All is on a CPU here, so what would be the host's is guessed: tensors made of no others, given ones that are
+numbers or in float64, as coefficients are, and what is computed from these alone.
 """
 
 from __future__ import annotations
@@ -46,13 +49,22 @@ class _Written(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[tuple[Any, Any, Any, Any]] = []
+        self.places: dict[int, bool] = {}
+        """Of memory that was seen: is it the host's?"""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func in READS:
+        hosts = all(self._hosts(each) for each in _tensors((args, kwargs)))
+        if func in READS and not hosts:
             raise RuntimeError(f"{func} waits for the device\nand more that nobody needs to read")
         result = func(*args, **(kwargs or {}))
+        for each in _tensors(result):
+            # Memory that is written to, in whole or in part, with something of the device's is the device's.
+            self.places[_memory(each)] = hosts and self.places.get(_memory(each), True)
         self.operations.append((func, args, kwargs or {}, result))
         return result
+
+    def _hosts(self, given: Tensor) -> bool:
+        return self.places.setdefault(_memory(given), given.ndim == 0 or given.dtype == torch.float64)
 
     def repeat(self) -> None:
         for func, args, kwargs, result in self.operations:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tape import Tape
@@ -25,6 +27,7 @@ from genbench.harness.distributed import Ranks
 from genbench.harness.graphs import MOST, PATIENCE, CudaGraphs
 from genbench.harness.inference import Inference, compile_networks
 from genbench.harness.sampling import Source
+from genbench.harness.trajectories import Brought, Trajectories
 from genbench.networks.unet import UNet
 from genbench.ops.random import Keys
 from genbench.samplers.annealed_langevin import AnnealedLangevin
@@ -87,6 +90,77 @@ def test_a_sampler_does_not_notice_that_its_network_is_replayed(name):
     assert torch.equal(images(subject, sampler, Inference(recorder=tape)), expected)
     assert tape.repeated > 0
     assert tape.recorded == 2 or name == "rk45"  # the sizes of the chunks
+
+
+NOTHING: dict[str, torch.Tensor] = {}
+"""What is fitted; the same object every time, as in a run."""
+
+
+def drawn(subject, sampler, seed: int = 3, trajectories: Trajectories | None = None) -> torch.Tensor:
+    """uint8, in chunks of 7, 7, 7 and 5."""
+    source = Source(subject, sampler, NOTHING, 7, CPU, inference=Inference(trajectories=trajectories))
+    return torch.cat([chunk.images for chunk in source.draw(26, seed)])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_whole_trajectory_is_replayed_for_other_images_and_classes(name):
+    schedule, parameterisation, sampler = SAMPLERS[name]
+    subject, tape, said = model(schedule, parameterisation), Tape(), []
+    source = Source(subject, sampler, {}, 7, CPU)
+    replayed = replace(source, inference=Inference(trajectories=Trajectories(tape, said.append)))
+    for plain, found in zip(source.draw(26, 3), replayed.draw(26, 3), strict=True):
+        assert torch.equal(found.images, plain.images)
+        assert torch.equal(found.nfe, plain.nfe)
+        assert torch.equal(found.labels, plain.labels)
+    if name == "rk45":  # its steps depend on the images
+        assert tape.repeated == 0
+        assert len(said) == 1
+        assert "waits for the device" in said[0]
+    else:
+        assert (tape.recorded, tape.repeated, said) == (1, 2, [])  # the first of its size was a rehearsal
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_cuda_graphs_of_whole_trajectories_give_the_same_bits(name):
+    schedule, parameterisation, sampler = SAMPLERS[name]
+    subject, said = model(schedule, parameterisation).cuda(), []
+    trajectories = Trajectories(CudaGraphs(), said.append)
+    plain = Source(subject, sampler, {}, 7, torch.device("cuda"))
+    replayed = replace(plain, inference=Inference(trajectories=trajectories))
+    for expected, found in zip(plain.draw(26, 3), replayed.draw(26, 3), strict=True):
+        assert torch.equal(found.images, expected.images)
+        assert torch.equal(found.nfe, expected.nfe)
+    assert len(said) == (name == "rk45")
+
+
+def test_a_trajectory_is_of_its_seed_and_sampler_and_sees_weights_that_change_in_place():
+    schedule, parameterisation, sampler = SAMPLERS["ddpm"]
+    other = SAMPLERS["guided ddim"][2]
+    subject, tape = model(schedule, parameterisation), Tape()
+    trajectories = Trajectories(tape)
+    for count, (choice, seed) in enumerate([(sampler, 3), (sampler, 1000), (other, 1000)], start=1):
+        found = drawn(subject, choice, seed, trajectories)
+        assert torch.equal(found, drawn(subject, choice, seed))
+        assert tape.recorded == count
+    with torch.no_grad():
+        subject.network.mix.weight.mul_(-1)
+    assert torch.equal(drawn(subject, other, 1000, trajectories), drawn(subject, other, 1000))
+
+
+def test_what_comes_from_the_host_is_brought_once():
+    """A replayed copy would read memory of the host's that is something else by then."""
+    bring = lambda: [torch.arange(float(n)).to("meta", non_blocking=True) for n in (2, 3)]
+    with Brought() as brought:
+        first = bring()
+        assert torch.arange(2).double().device.type == "cpu"  # what stays is not kept
+    for _ in range(2):
+        with brought.again():
+            assert all(a is b for a, b in zip(bring(), first, strict=True))
+            with pytest.raises(RuntimeError, match="other things from the host"):
+                bring()
+    with brought.again(), pytest.raises(RuntimeError, match="other things from the host"):
+        torch.zeros(3).to("meta")
 
 
 def test_an_adaptive_solver_leaves_a_few_graphs_and_not_one_for_every_size():
@@ -231,6 +305,12 @@ def test_settings_say_how_networks_are_evaluated(compose):
     assert inference("sampler.compile=true").compile
     assert isinstance(inference(device="cuda").recorder, CudaGraphs)
     assert inference("sampler.graphs=false", device="cuda").recorder is None
+    whole = inference("sampler.graphs=trajectory", device="cuda")
+    assert whole.recorder is None  # a graph of all steps has the networks in it
+    assert whole.trajectories is not None
+    assert inference("sampler.graphs=trajectory").trajectories is None
+    with pytest.raises(UserError, match="choose one"):
+        inference("sampler.graphs=trajectory", "sampler.compile=true")
     assert inference("sampler.precision=auto", device="cuda").autocast == torch.bfloat16
     # Runs that are older than these settings have none of them.
     older = compose()
