@@ -65,12 +65,12 @@ def summary(runs: Sequence[Path]) -> str:
 
 def sheet(runs: Sequence[Path], path: Path, columns: int = 4, gap: int = 12) -> Path:
     """One picture of every recipe's sample grid (its first run's) under its name and mean main score."""
-    font = ImageFont.load_default(14)
     tiles = []
     for recipe in recipes(runs):
         name = recipe.results[0].metrics[0].name
         (metric,) = [each for each in figures(recipe.results).metrics if each.name == name]
-        tiles.append((f"{recipe.told}: {name} {metric.mean:.3g}", recipe.runs[0] / "samples" / "grid.png"))
+        text = f"{recipe.told.removeprefix('experiment=')}: {name} {metric.mean:.3g}"
+        tiles.append((text, recipe.runs[0] / "samples" / "grid.png"))
     grids = [Image.open(file).convert("RGB") for _, file in tiles]
     width, height = max(grid.width for grid in grids), max(grid.height for grid in grids)
     columns = min(columns, len(grids))
@@ -80,8 +80,14 @@ def sheet(runs: Sequence[Path], path: Path, columns: int = 4, gap: int = 12) -> 
     for place, ((text, _), grid) in enumerate(zip(tiles, grids, strict=True)):
         left = gap + place % columns * (width + gap)
         top = gap + place // columns * (height + title + gap)
-        draw.text((left, top), text, fill="black", font=font)
+        draw.text((left, top), text, fill="black", font=_fitting(text, width))
         canvas.paste(grid, (left, top + title))
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
     return path
+
+
+def _fitting(text: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest font, 14 to 8 pixels, in which `text` is no wider than `width`; the smallest at worst."""
+    fonts = [ImageFont.load_default(size) for size in range(14, 7, -1)]
+    return next((font for font in fonts if font.getlength(text) <= width), fonts[-1])
