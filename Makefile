@@ -1,15 +1,18 @@
 # make demo   a DDPM on real digits: trained, sampled, scored, recorded, on a leaderboard (CPU, minutes)
 # make test   the tests
 # make lint   formatting, lint and types
+# make reproduce   one recorded baseline of every family trained again: the same scores? (two cores, under ten minutes)
 # make fuzz   a hundred times as many made-up submissions as the tests read (half an hour)
 # make soak   twenty kill -9 at random moments, each resumed, ending bit-identical to an undisturbed run
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell $(name) -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' 2>/dev/null && echo yes),$(name))))
 VENV := .venv
 BIN := $(VENV)/bin
+# Of every family one, those that take longest first.
+REPRODUCED := mdsm flow udm-blur ddpm eae fgan-kl
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint fuzz soak clean
+.PHONY: demo test lint reproduce fuzz soak clean
 
 demo: $(STAMP)
 	$(BIN)/python -m genbench run_dir=runs/demo
@@ -28,6 +31,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check genbench tests
 	$(BIN)/ruff check genbench tests
 	$(BIN)/mypy
+
+reproduce: $(STAMP)
+	$(BIN)/python -m genbench.baselines check
+	$(BIN)/python -m genbench.baselines reproduce --jobs 2 $(addprefix digits/,$(REPRODUCED))
 
 fuzz: $(STAMP)
 	GENBENCH_FUZZ=100 $(BIN)/python -m pytest tests/leaderboard/test_fuzz.py

@@ -17,7 +17,7 @@ from torch import Tensor
 from genbench.contracts import ClassConditional, Posterior, UserError
 from genbench.corruptions.tokens import expectation
 from genbench.ops.combine import ONE, Term, clamped, linear, tensor
-from genbench.ops.quantile import quantile
+from genbench.ops.quantile import magnitude
 from genbench.samplers.counting import Counted
 
 
@@ -57,7 +57,7 @@ class Dynamic(Threshold):
 
     def __call__(self, x0: Term) -> Term:
         values = tensor(x0)
-        size = quantile(values.abs(), self.share).clamp(min=1).double()
+        size = magnitude(values, self.share).clamp(min=1).double()
         return clamped(linear((1 / size,), (values,)), ONE)
 
 
