@@ -60,4 +60,12 @@ def test_on_a_gpu_an_image_is_read_once_and_stays_in_registers():
     assert kernel.stack == 0
     assert kernel.loads == [16] * 4
     assert kernel.registers <= 64
-    assert kernel.instructions <= 300  # of which some 70 are in the loop
+    assert kernel.instructions <= 320  # 276 by the newest Triton, 304 by the oldest; a quarter are in the loop
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", SIZES)
+def test_on_a_gpu_it_is_the_same(size):
+    x = torch.randn(5, size)
+    for share in (0.5, 0.995, 1.0):
+        torch.testing.assert_close(magnitude(x.cuda(), share).cpu(), magnitude(x, share), rtol=1e-6, atol=0)
