@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV := .venv
 BIN := $(VENV)/bin
 # Of every family one, those that take longest first.
-REPRODUCED := mdsm flow udm-blur ddpm eae fgan-kl
+REPRODUCED := ncsn udm-blur edm ddpm eae fgan-kl
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint reproduce fuzz soak clean
