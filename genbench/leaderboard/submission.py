@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
@@ -43,7 +43,7 @@ from genbench.leaderboard.record import (
     parse,
 )
 from genbench.leaderboard.rules import BudgetClass, budget_class
-from genbench.leaderboard.untrusted import read_json
+from genbench.leaderboard.untrusted import parse_json, read_json
 
 SUBMISSION, CONFIG, SAMPLES, SUMS, RESULTS, EVIDENCE = (
     "submission.json",
@@ -204,20 +204,27 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:40].strip("-") or "unnamed"
 
 
-def read_entry(directory: Path, present: Container[str] | None = None) -> Entry:
-    """Reads submission.json and the results it lists.
+def read_entry(directory: Path, files: Mapping[str, bytes] | None = None) -> Entry:
+    """submission.json and the results it lists: of `files` (contents by relative path), else from disk.
 
-    Where `present` is given, a listed result must be in it (a path that is known to be a plain file). Raises
-    UserError for what is not there or cannot be read.
+    Raises UserError for what is not there or cannot be read.
     """
     path = directory / SUBMISSION
-    submission = parse(Submission, read_json(path), path)
-    for item in submission.results:
-        if present is not None and item.file not in present:
-            raise UserError(f"{path}: lists {item.file}, which is not there")
-    return Entry(
-        directory, submission, tuple(Result.read(directory / item.file) for item in submission.results)
+    submission = parse(Submission, _json(directory, SUBMISSION, files), path)
+    if files is not None:
+        for item in submission.results:
+            if item.file not in files:
+                raise UserError(f"{path}: lists {item.file}, which is not there")
+    results = (
+        parse(Result, _json(directory, item.file, files), directory / item.file)
+        for item in submission.results
     )
+    return Entry(directory, submission, tuple(results))
+
+
+def _json(directory: Path, name: str, files: Mapping[str, bytes] | None) -> Any:
+    path = directory / name
+    return read_json(path) if files is None else parse_json(files[name], path)
 
 
 def submission_directories(root: Path) -> list[Path]:

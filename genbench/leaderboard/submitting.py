@@ -59,7 +59,7 @@ def submit(
     belong together, closed was asked for and is not deserved (with every reason), or the same submission is
     there already.
     """
-    from genbench.leaderboard.evidence import gather  # here, for it imports torch
+    from genbench.leaderboard.gathering import gather  # here, for it imports torch
 
     rules = shipped_rules() if rules is None else rules
     folders = sorted({Path(run) for run in runs})

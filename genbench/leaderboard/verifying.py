@@ -127,12 +127,12 @@ def verify(
             raise UserError(
                 f"{path} is missing: the submission holds no images of seed {seed} to compare with"
             )
-        held = from_bytes(read_bytes(path, EVIDENCE_LIMIT), path, result, rules).images
+        held = from_bytes(read_bytes(path, EVIDENCE_LIMIT), path, result, rules)
         place = {"device": device, "checkpoint": str(checkpoint), "run_dir": str(checkpoint.parent)}
         config = {**recompose(result), **place}
         if data_root is not None:
             config["data_root"] = str(data_root)
-        yield _verify(result, held, config, scores)
+        yield _verify(result, torch.from_numpy(held.images.copy()), config, scores)
 
 
 def recompose(result: Result) -> dict[str, Any]:

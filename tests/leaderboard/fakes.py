@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
 
 from genbench.configuration import config_hash, group_hash
@@ -28,8 +28,8 @@ from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.submission import Submission, figures, plain, slug
 from genbench.leaderboard.submitting import config_text, sums
 from genbench.leaderboard.untrusted import sha256
+from genbench.metrics.gaussians import Gaussian
 from genbench.metrics.identity import digest_of, making
-from genbench.metrics.moments import Moments
 from genbench.metrics.packed import read_reference, reference_path
 
 COMMITTED = Path(__file__).parents[2] / "leaderboard" / "submissions" / "digits"
@@ -152,18 +152,14 @@ def _extractor(name: str) -> str:
 def evidence(result: Result) -> bytes:
     """Images of one grey, and the training split's moments moved until their distance is the record's."""
     data, metric = result.dataset, result.metrics[0]
-    images = torch.full((kept_images(result), data.resolution, data.resolution, data.channels), 99).byte()
+    images = np.full((kept_images(result), data.resolution, data.resolution, data.channels), 99, np.uint8)
     if shipped_rules().card(metric) is None:
         return evidence_bytes(images, {})
     reference, _ = read_reference(reference_path(metric.extractor or ""))
-    mean = reference.mean.clone()
+    mean = reference.mean.copy()
     mean[0] += metric.value**0.5
-    state = {
-        "n": torch.tensor([metric.n_samples]),
-        "mean": mean,
-        "scatter": reference.covariance * (metric.n_samples - 1),
-    }
-    return evidence_bytes(images, {metric.extractor or "": Moments.from_state(state)})
+    moved = Gaussian(metric.n_samples, mean, reference.covariance)
+    return evidence_bytes(images, {metric.extractor or "": moved})
 
 
 def _write(root: Path, index: int, results: list[Result], grid: bytes, edit: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -263,6 +265,16 @@ def test_a_path_with_nothing_to_check_fails(tmp_path) -> None:
 def test_the_committed_leaderboard_is_in_order() -> None:
     root = Path(__file__).parents[2] / "leaderboard"
     assert [str(problem) for problem in check_with_shipped_rules(root)] == []
+
+
+def test_torch_is_not_imported_to_derive_distances() -> None:
+    """It takes half a gigabyte and two seconds, in each of the processes that check a large board."""
+    root = Path(__file__).parents[2] / "leaderboard"
+    code = (
+        f"import sys; from genbench.leaderboard import check; assert check({str(root)!r}) == []; "
+        "sys.exit('torch' in sys.modules or 'numpy' not in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_processes_find_what_one_finds(tmp_path, monkeypatch) -> None:

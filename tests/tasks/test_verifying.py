@@ -81,7 +81,7 @@ def test_another_runs_images_disagree(entered, run, tmp_path, capsys) -> None:
     path = entered / "evidence" / "seed0.safetensors"
     result = Result.read(entered / "results" / "seed0.json")
     held = from_bytes(path.read_bytes(), path, result, shipped_rules())
-    path.write_bytes(to_bytes(held.images.flip(0), held.moments))
+    path.write_bytes(to_bytes(held.images[::-1], held.moments))
     reseal(entered)
     assert main(["check", str(entered)]) == 0  # nothing that could be derived without the checkpoint is wrong
     capsys.readouterr()
