@@ -221,6 +221,14 @@ def test_one_run_cannot_be_two_recipes(board, rules, make_runs) -> None:
     assert "the same result as one of" not in text
 
 
+def test_runs_without_metrics_are_not_taken_for_one_run(board, rules, make_run) -> None:
+    for seed in (0, 1):
+        changes = {"metrics": [], "config.model.label_dropout": 0.3 + seed}
+        run = make_run(seed, changes, f"unscored{seed}")
+        submit([run], name=f"x{seed}", to=board, rules=rules, division="open", say=lambda line: None)
+    assert "to the last bit" not in found(board, rules)
+
+
 def test_misnamed_metrics_are_found(make_run, rules) -> None:
     few = {"metrics.0.n_samples": 500, "metrics.1.n_samples": 500}
     text = found(make_run(0, few), rules)
