@@ -2,8 +2,8 @@
 
 Of a submission: which files there are, their sums, the records' schema, each configuration's hash, that the
 results are training seeds of one recipe measured alike, that names, counts and figures follow from them,
-distances from moments, reference statistics from the data set, and the rules of its division. Every file is
-read once: what is summed is what is parsed.
+distances from moments, reference statistics from the data set, the rules of its division, and that reviews
+are of what is there. Every file is read once: what is summed is what is parsed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from genbench.leaderboard.divisions import closed_objections
 from genbench.leaderboard.inventory import Problem, contents, sums_problems
 from genbench.leaderboard.plausibility import contradictions
 from genbench.leaderboard.record import Result
+from genbench.leaderboard.reviewing import objections
 from genbench.leaderboard.rules import Rules, disagreements, misnamed, misreferred
 from genbench.leaderboard.submission import (
     CONFIG,
@@ -34,6 +35,7 @@ from genbench.leaderboard.submission import (
 )
 from genbench.leaderboard.submitting import PNG, config_text
 from genbench.leaderboard.untrusted import sha256
+from genbench.leaderboard.verified import VERIFIED
 
 
 def result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Problem]:
@@ -107,6 +109,9 @@ def submission_problems(
     derived = yield from _figures_problems(entry, rules)
     if CONFIG in files and files[CONFIG] != config_text(entry.results[0]).encode():
         yield Problem(directory / CONFIG, "not the configuration of the results")
+    for review in () if entry.verified is None else entry.verified.reviews:
+        for line in objections(review, entry, files, rules):
+            yield Problem(directory / VERIFIED, f"the review by {review.by}: {line}")
     return entry, derived
 
 

@@ -11,14 +11,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from genbench.configuration import CARRIED_OUT, SHOWN, config_hash, determining, group_hash
 from genbench.errors import UserError
 from genbench.leaderboard import plain_yaml
 from genbench.leaderboard.divisions import closed_objections
-from genbench.leaderboard.record import Result, parse, to_bytes
+from genbench.leaderboard.record import Result, parse, to_bytes, today
 from genbench.leaderboard.rules import Rules, require_agreement, shipped_rules
 from genbench.leaderboard.submission import (
     CONFIG,
@@ -84,7 +83,7 @@ def submit(
         "division": division,
         "note": note,
         "outside_data": outside_data,
-        "date": date or datetime.now(UTC).date().isoformat(),
+        "date": date or today(),
         "group_hash": group,
         "results": [
             {

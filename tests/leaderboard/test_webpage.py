@@ -132,7 +132,7 @@ def test_each_file_is_read_once(board, monkeypatch) -> None:
     monkeypatch.setattr(os, "open", lambda path, *rest: seen.append(Path(path)) or opened(path, *rest))
     assert check(board) == []
     records = [path for path in seen if path.suffix in (".json", ".safetensors") and board in path.parents]
-    assert len(set(records)) == 24 * 7 + 2  # and the two schemas
+    assert len(set(records)) == 24 * 7 + 4 + 3  # reviews, schemas
     assert len(records) == len(set(records))
 
 
