@@ -289,7 +289,7 @@ def test_where_nobody_asks_for_classes_they_may_be_anything(tmp_path: Path) -> N
 
 
 BAD_CLASSES: dict[str, tuple[np.ndarray, str]] = {
-    "one too few": (CLASSES[1:], r"found int64 \[11\]; expected the classes of the images, integers \[12\]"),
+    "one too few": (CLASSES[1:], r"found int64 \[11\]; expected the images' classes, integers \[12\]"),
     "one too many": (np.arange(COUNT + 1) % 10, r"found int64 \[13\]"),
     "a column": (CLASSES[:, None], r"found int64 \[12, 1\]"),
     "one for each of ten": (np.eye(10)[CLASSES], r"found float64 \[12, 10\]"),
