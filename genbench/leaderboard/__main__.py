@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from genbench.errors import UserError, printable
 from genbench.leaderboard.checking import examine
+from genbench.leaderboard.from_wandb import PREFIX, fetch
 from genbench.leaderboard.page import schemas, write
 from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.submission import SUBMISSION
@@ -27,14 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    directory = submit(
-        options.runs,
-        name=options.name,
-        division=options.division,
-        note=options.note,
-        outside_data=options.outside_data,
-        to=options.to,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        places = (Path(scratch) / str(number) for number in range(len(options.runs)))
+        directory = submit(
+            [
+                fetch(run, place) if run.startswith(PREFIX) else Path(run)
+                for run, place in zip(options.runs, places, strict=True)
+            ],
+            name=options.name,
+            division=options.division,
+            note=options.note,
+            outside_data=options.outside_data,
+            to=options.to,
+        )
     print(f"Wrote {directory}. Next: python -m genbench.leaderboard build{_to(options.to)}")
     return 0
 
@@ -100,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="submit|check|verify|build|schema")
 
     command = commands.add_parser("submit", help="make one submission of a recipe's training seeds")
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN", help="directory of a finished run, or wandb:ENTITY/PROJECT/RUN"
+    )
     command.add_argument("--name", default="anonymous", help="who submits (default: anonymous)")
     command.add_argument(
         "--division", choices=("closed", "open"), help="default: closed where the runs qualify, else open"
