@@ -81,7 +81,7 @@ def test_a_run_at_w_and_b_is_submitted_as_its_folder_is(w_and_b, make_runs, tmp_
     addresses = []
     for number, folder in enumerate(folders):
         older = Artifact("result", {}, aliases=("v0",))
-        w_and_b[f"lab/genbench/run{number}"] = [older, *artifacts_of(folder).values()]
+        w_and_b[f"lab/genbench/run{number}"] = [older, *artifacts_of(folder).values(), older]
         addresses.append(f"wandb:lab/genbench/run{number}")
     # folders and addresses may stand beside each other
     assert main(["submit", str(folders[0]), *addresses[1:], *options, "--to", str(tmp_path / "two")]) == 0

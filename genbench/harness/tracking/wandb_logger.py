@@ -101,8 +101,8 @@ class Wandb:
     """`logger=wandb`. mode: see `wandb_mode`; settings: more of `wandb.Settings`, for experts and tests.
 
     Every metric is drawn over "step"; the best value of those that have a direction is kept in the summary.
-    The result is an artifact of the run; checkpoints and samples, which are large, are where `checkpoints` and
-    `samples` say so.
+    The result is an artifact of the run; checkpoints and samples, which are large, are where `checkpoints`
+    and `samples` say so.
     """
 
     def __init__(
