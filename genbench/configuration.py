@@ -84,6 +84,13 @@ SHOWN = 12
 
 _ABSENT = object()
 
+_SECTIONS = frozenset(
+    ".".join(parts[:count])
+    for parts in (key.split(".") for key in (*CARRIED_OUT, *AS_BEFORE))
+    for count in range(1, len(parts))
+)
+"""Where such keys can be: what is in other sections all determines the result."""
+
 _PLAIN = (str, int, type(None))  # bool is an int
 
 
@@ -155,8 +162,9 @@ def _without(config: Mapping[str, Any], left_out: frozenset[str], prefix: str) -
         name = f"{prefix}{key}"
         if name in left_out or (name in AS_BEFORE and value == AS_BEFORE[name]):
             continue
-        group = not isinstance(value, _PLAIN) and isinstance(value, Mapping)
-        inner = _without(value, left_out, f"{name}.") if group else value
+        inner = value
+        if name in _SECTIONS and isinstance(value, Mapping):
+            inner = _without(value, left_out, f"{name}.")
         if inner != {} or value == {}:  # a group of nothing but such keys is one more of them
             kept[key] = inner
     return kept
@@ -192,7 +200,7 @@ def _normal(value: Any) -> Any:
     """`value` with one spelling for each number: whole floats as integers, non-finite ones as strings."""
     if isinstance(value, _PLAIN):  # first: asking a scalar whether it is a Mapping takes most of the time
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):
         return {key: _normal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_normal(inner) for inner in value]

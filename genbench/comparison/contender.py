@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,19 @@ class Contender:
 
     @classmethod
     def read(cls, path: Path) -> Contender:
-        """The run, or the evaluation of one, in a folder. Raises UserError, in a line, where none is."""
+        """The run, or the evaluation of one, in a folder. Raises UserError, in a line, where none is.
+
+        A folder that task=evaluate began in, with weights from elsewhere, was never trained: it stands for
+        its evaluation.
+        """
         directory = RunDirectory(path.expanduser())
+        if evaluations := _evaluations_alone(directory):
+            if len(evaluations) > 1:
+                found = ", ".join(map(str, evaluations))
+                raise UserError(
+                    f"{path} holds no training and several evaluations; type one of them: {found}"
+                )
+            return replace(cls.read(evaluations[0]), path=path)
         result = Result.read(directory.result_file) if directory.result_file.is_file() else None
         if not directory.started and result is None:
             what = "holds no run: no config.yaml and no result.json" if path.is_dir() else "is no folder"
@@ -84,6 +95,15 @@ class Contender:
     def logged(self) -> list[str]:
         """All names in the log, in the order of their first appearance."""
         return list(dict.fromkeys(name for _, values in self.rows for name in values))
+
+
+def _evaluations_alone(directory: RunDirectory) -> list[Path]:
+    """The folders of the evaluations in a folder that nothing was trained in."""
+    if directory.result_file.is_file() or any(directory.checkpoints.glob("*.json")):
+        return []
+    if any(MetricsFile(directory.metrics_file).rows()):
+        return []
+    return sorted(file.parent for file in (directory.path / "evaluations").glob("*/result.json"))
 
 
 def _recorded(metric: Metric) -> Score:

@@ -19,6 +19,7 @@ from genbench.data import npy
 from genbench.data.cache import decode_or_reuse
 from genbench.data.decoding import Exact
 from genbench.data.images import canonical
+from genbench.data.labels import labels_of, read_labels
 from genbench.data.pictures import open_pictures
 from genbench.errors import UserError, printable
 from genbench.ops.quantize import quantize
@@ -41,10 +42,13 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class Brought:
-    """Images to score: uint8 [N, C, H, W], and a line on what they were found to be."""
+    """Images to score: uint8 [N, C, H, W], a line on what they were found to be, and the classes they were
+    drawn for, int64 [N], where these came with them.
+    """
 
     images: Tensor
     found: str
+    labels: Tensor | None = None
 
 
 def load_images(
@@ -54,6 +58,7 @@ def load_images(
     data_root: Path,
     levels: Sequence[float] | None = None,
     most: int = npy.MOST_BYTES,
+    classes: int = 0,
 ) -> Brought:
     """The images at `path`, each [channels, resolution, resolution].
 
@@ -61,8 +66,10 @@ def load_images(
     one has a name of `ARRAY_NAMES`; an npy. Arrays are [N, H, W, C], [N, C, H, W] or, where images have one
     channel, [N, H, W]. levels: the values that are black and white, for arrays that are not uint8; pixels
     between are quantised as samples are, those beyond clipped. data_root: where large decoded collections
-    are kept. most: the bytes an array may have. Raises UserError, naming the file, where it is missing,
-    unreadable, or anything else than this.
+    are kept. most: the bytes an array may have. classes: how many there are, 0 where nobody asks; else the
+    classes that come with the images are read: `LABELS` beside `ARRAY`, int [N], or a dataset.json beside
+    pictures (see `genbench.data.labels`). Raises UserError, naming the file, where it is missing, unreadable,
+    or anything else than this.
     """
     path = path.expanduser()
     if not path.exists():
@@ -75,15 +82,27 @@ def load_images(
     if path.is_dir() or path.suffix == ".zip":
         if levels is not None:
             raise UserError(f"images_range={list(levels)} is for arrays; the pictures of {path} have 8 bits.")
-        return _pictures(path, channels, resolution, data_root)
-    name, pixels = npy.read(path, lambda names: _chosen(names, path), most)
+        return _pictures(path, channels, resolution, data_root, classes)
+    held: list[str] = []
+
+    def choose(names: Sequence[str]) -> str:
+        held.extend(names)
+        return _chosen(names, path)
+
+    name, pixels = npy.read(path, choose, most)
+    labelled = classes > 0 and name == ARRAY and LABELS in held
+    labels = _labels(path, len(pixels), classes, most) if labelled else None
     where = f"{path} ({name})" if name else str(path)
     ordered, layout = _channels_first(pixels, channels, resolution, where)
     images, said = _quantised(ordered, levels, where)
-    return Brought(torch.from_numpy(images), f"{name or 'an array'} {layout}, {said}")
+    return Brought(torch.from_numpy(images), f"{name or 'an array'} {layout}, {said}{_with(labels)}", labels)
 
 
-def _pictures(path: Path, channels: int, resolution: int, data_root: Path) -> Brought:
+def _with(labels: Tensor | None) -> str:
+    return "" if labels is None else ", with classes"
+
+
+def _pictures(path: Path, channels: int, resolution: int, data_root: Path, classes: int) -> Brought:
     pictures = open_pictures(path)
     names = pictures.names
     if not names:
@@ -91,8 +110,35 @@ def _pictures(path: Path, channels: int, resolution: int, data_root: Path) -> Br
     title = path.stem or "images"
     pixels = decode_or_reuse(pictures, names, channels, resolution, Exact(_ADVICE), data_root, title)
     # In an order without regard to names: the first n of a collection sorted by class are no sample of it.
-    mixed = canonical(title, "train", pixels, None, classes=0, levels=256, provenance={})
-    return Brought(mixed.images, f"{len(names):,} pictures")
+    try:
+        said = read_labels(pictures, classes) if classes else None
+    except UserError as error:
+        raise UserError(f"{error} Without that file the images are scored without classes.") from error
+    given = None if said is None else labels_of(names, said)
+    mixed = canonical(
+        title, "train", pixels, given, classes=0 if given is None else classes, levels=256, provenance={}
+    )
+    return Brought(mixed.images, f"{len(names):,} pictures{_with(mixed.labels)}", mixed.labels)
+
+
+def _labels(path: Path, count: int, classes: int, most: int) -> Tensor:
+    """The classes that lie beside the pixels of an npz, int64 [count]."""
+    _, found = npy.read(path, lambda names: LABELS, most)
+    advice = (
+        f"numpy.savez('images.npz', pixels) leaves {LABELS} out, and the images are scored without classes."
+    )
+    if found.dtype.kind not in "iu" or found.shape != (count,):
+        raise UserError(
+            f"{path} ({LABELS}): found {found.dtype} {list(found.shape)}; expected the images' classes, "
+            f"integers [{count}]. {advice}"
+        )
+    least, largest = int(found.min()), int(found.max())
+    if least < 0 or largest >= classes:
+        raise UserError(
+            f"{path} ({LABELS}): found classes from {least} to {largest}; expected 0 to {classes - 1}. "
+            f"{advice}"
+        )
+    return torch.from_numpy(found.astype(np.int64))
 
 
 def _chosen(names: Sequence[str], path: Path) -> str:

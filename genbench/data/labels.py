@@ -9,6 +9,7 @@ label.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def read_labels(pictures: Pictures, classes: int) -> dict[str, int] | None:
     return labels
 
 
-def labels_of(names: list[str], labels: dict[str, int]) -> np.ndarray:
+def labels_of(names: Sequence[str], labels: dict[str, int]) -> np.ndarray:
     """int64 [N]: the labels of `names`, in their order."""
     return np.array([labels[name] for name in names], dtype=np.int64)
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from genbench.contracts import Phase, UserError
 from genbench.corruptions.gaussian import Gaussian
 from genbench.corruptions.schedules import Cosine, DiscreteVP, Linear
+from genbench.digests import sha256_of
 from genbench.generators.denoising import Denoising
 from genbench.generators.estimators import Regression
 from genbench.generators.parameterisations import X0, Epsilon, Parameterisation, V
@@ -107,7 +108,7 @@ class CheckpointFolder:
                 "images out of noise alone."
             )
         files = (root / WEIGHTS, root / NETWORK, told / SCHEDULER)
-        digest = hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
+        digest = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
         return cls(network, scheduler, root, digest)
 
     def schedule(self) -> DiscreteVP:
@@ -174,11 +175,6 @@ def _object(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{file} holds a {type(found).__name__}; expected a JSON object.")
     return found
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 class UNet(nn.Module):

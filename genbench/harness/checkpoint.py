@@ -25,6 +25,7 @@ from typing import Any
 import safetensors
 import torch
 
+from genbench.digests import sha256_of
 from genbench.errors import UserError
 from genbench.harness import durable, statefile
 from genbench.harness.statefile import State, flatten, unflatten
@@ -91,8 +92,7 @@ class Checkpoint:
 
     def verify(self) -> None:
         """Raises ValueError or OSError unless the tensor file is the one that was sealed."""
-        with self.path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(self.path)
         if found != self.sha256:
             raise ValueError(
                 f"{self.path.name} is damaged: its SHA-256 is {found[:12]}…, sealed was {self.sha256[:12]}…"

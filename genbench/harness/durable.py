@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,20 +60,31 @@ class Files:
 files = Files()
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file open for writing that stands at `path`, all of it and on the disk, once the block ends well.
+
+    The folder is created if need be. Where the block, or the disk, fails, whatever stood at `path` is
+    untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + PARTIAL)
+    with files.create(temporary) as handle:
+        yield handle
+        files.sync(handle)
+    files.replace(temporary, path)
+    files.sync_folder(path.parent)
+
+
 def replace_file(path: Path, chunks: Iterable[Chunk]) -> str:
     """Writes `chunks` to `path`, all or nothing, and returns the SHA-256 of the whole in hexadecimal.
 
     When it returns, the bytes and the name are on the disk. The folder is created if need be. Raises OSError
     (no space, no permission) with whatever stood at `path` untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + PARTIAL)
     digest = hashlib.sha256()
-    with files.create(temporary) as handle:
+    with replacing(path) as handle:
         for chunk in chunks:
             digest.update(chunk)
             files.write(handle, chunk)
-        files.sync(handle)
-    files.replace(temporary, path)
-    files.sync_folder(path.parent)
     return digest.hexdigest()

@@ -8,7 +8,6 @@ Pixels are written without loss, so that whoever reads them has what would be sc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from genbench.data.arrays import ARRAY, LABELS
-from genbench.harness.durable import PARTIAL
+from genbench.harness import durable
 from genbench.harness.sampling import Drawn
 
 
@@ -59,11 +58,8 @@ def save_npz(path: Path, images: Tensor, labels: Tensor | None = None) -> Path:
     arrays: dict[str, Any] = {ARRAY: np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())}
     if labels is not None:
         arrays[LABELS] = labels.numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
+    with durable.replacing(path) as file:
         np.savez_compressed(file, **arrays)
-    os.replace(partial, path)
     return path
 
 

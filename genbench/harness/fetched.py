@@ -9,7 +9,6 @@ with the seal beside it (step-….json), and kept under its sum. Nothing in eith
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from http.client import HTTPException
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from genbench.digests import sha256_of
 from genbench.errors import UserError
 from genbench.harness.checkpoint import Checkpoint
 
@@ -41,8 +41,7 @@ def local(checkpoint: str) -> Path:
         )
     path = _fetched(place, digest) if "://" in place else Path(place).expanduser()
     if digest and path.is_file():
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
         if found != digest:
             raise UserError(f"{path} is another file than checkpoint={checkpoint}: its SHA-256 is {found}.")
     return path

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from genbench.errors import UserError, printable
 from genbench.leaderboard.checking import examine
+from genbench.leaderboard.from_wandb import PREFIX, fetch
 from genbench.leaderboard.page import schemas, write
+from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.submission import SUBMISSION
 from genbench.leaderboard.submitting import submit
 
@@ -26,14 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    directory = submit(
-        options.runs,
-        name=options.name,
-        division=options.division,
-        note=options.note,
-        outside_data=options.outside_data,
-        to=options.to,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        places = (Path(scratch) / str(number) for number in range(len(options.runs)))
+        directory = submit(
+            [
+                fetch(run, place) if run.startswith(PREFIX) else Path(run)
+                for run, place in zip(options.runs, places, strict=True)
+            ],
+            name=options.name,
+            division=options.division,
+            note=options.note,
+            outside_data=options.outside_data,
+            to=options.to,
+        )
     print(f"Wrote {directory}. Next: python -m genbench.leaderboard build{_to(options.to)}")
     return 0
 
@@ -51,7 +59,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from genbench.leaderboard.verifying import describe, verify  # here, for it imports torch
+    # Here, for they import NumPy and torch.
+    from genbench.leaderboard.reviewing import record
+    from genbench.leaderboard.verifying import describe, review, verify
 
     found = verify(
         options.submission,
@@ -59,12 +69,19 @@ def _verify(options: argparse.Namespace) -> int:
         scores=options.scores,
         device=options.device,
         data_root=options.data_root,
+        by=options.by,
     )
-    agrees = True
+    drawn = []
     for one in found:
         print(describe(one), flush=True)
-        agrees &= one.agrees
-    return 0 if agrees else 1
+        drawn.append(one)
+    if not all(one.agrees for one in drawn):
+        return 1
+    if options.by is not None:
+        said = review(options.submission, drawn, options.by, options.note, options.device)
+        path = record(options.submission, said, shipped_rules())
+        print(f"Wrote {path}. Next: python -m genbench.leaderboard build{_to(path.parents[3])}")
+    return 0
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -90,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="submit|check|verify|build|schema")
 
     command = commands.add_parser("submit", help="make one submission of a recipe's training seeds")
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of a finished run")
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN", help="directory of a finished run, or wandb:ENTITY/PROJECT/RUN"
+    )
     command.add_argument("--name", default="anonymous", help="who submits (default: anonymous)")
     command.add_argument(
         "--division", choices=("closed", "open"), help="default: closed where the runs qualify, else open"
@@ -124,14 +143,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data-root", type=Path, metavar="DIR", help="where data sets are (default: GENBENCH_DATA)"
     )
+    command.add_argument(
+        "--by", metavar="NAME", help="where all agrees, leave on the board that NAME drew it again"
+    )
+    command.add_argument("--note", metavar="TEXT", help="one line beside that: whose checkpoints these were")
     command.set_defaults(run=_verify)
 
     command = commands.add_parser("build", help="regenerate README.md, index.html and the schemas")
     _add_root(command)
     command.set_defaults(run=_build)
 
-    command = commands.add_parser("schema", help="print the JSON Schema of result.json, or submission.json")
-    command.add_argument("of", nargs="?", choices=("result", "submission"), default="result")
+    command = commands.add_parser(
+        "schema", help="print the JSON Schema of result.json, submission.json or verified.json"
+    )
+    command.add_argument("of", nargs="?", choices=("result", "submission", "verified"), default="result")
     command.set_defaults(run=_schema)
     return parser
 

@@ -27,6 +27,7 @@ from genbench.leaderboard.untrusted import (
     read_bytes,
     sha256,
 )
+from genbench.leaderboard.verified import VERIFIED
 
 LIMITS = {SAMPLES: IMAGE_LIMIT, EVIDENCE: EVIDENCE_LIMIT}
 """Bytes of the largest files, where they are no records."""
@@ -53,7 +54,7 @@ def contents(directory: Path) -> Generator[Problem, None, dict[str, bytes]]:
     """Yields a problem for what does not belong; returns the contents of what does, by relative path."""
     files: dict[str, bytes] = {}
     left = SUBMISSION_LIMIT
-    top = frozenset((SUBMISSION, CONFIG, SAMPLES, SUMS))
+    top = frozenset((SUBMISSION, CONFIG, SAMPLES, SUMS, VERIFIED))
     for folder, known in (
         ("", top.__contains__),
         (RESULTS, RESULT_NAME.fullmatch),

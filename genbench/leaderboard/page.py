@@ -10,11 +10,16 @@ from genbench.leaderboard.record import Result, Strict, schema
 from genbench.leaderboard.standings import Row, read_rows, tables
 from genbench.leaderboard.submission import Submission
 from genbench.leaderboard.untrusted import write_atomically
+from genbench.leaderboard.verified import Verified
 from genbench.leaderboard.webpage import webpage
 
 PAGE = "README.md"
 WEBPAGE = "index.html"
-SCHEMAS: dict[str, type[Strict]] = {"result.schema.json": Result, "submission.schema.json": Submission}
+SCHEMAS: dict[str, type[Strict]] = {
+    "result.schema.json": Result,
+    "submission.schema.json": Submission,
+    "verified.schema.json": Verified,
+}
 
 
 def build(root: Path | str = "leaderboard") -> str:

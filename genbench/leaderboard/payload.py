@@ -54,6 +54,7 @@ FIELDS = (
     "config",
     "hash",
     "image",
+    "marks",
 )
 """What a row of the data holds, in order."""
 
@@ -171,6 +172,7 @@ def _row(row: Row, names: Sequence[str], nodes: Nodes, image: str | None) -> lis
         "config": nodes.add(json.loads(row.config)),
         "hash": row.group_hash[:12],
         "image": image,
+        "marks": row.marks,
     }
     return [values[field] for field in FIELDS]
 

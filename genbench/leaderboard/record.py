@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -64,6 +65,11 @@ Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?
 MetricName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(@[1-9][0-9]*)?$")]
 Moment = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")
+]
+Day = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"),
+    AfterValidator(lambda text: date.fromisoformat(text).isoformat()),
 ]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
@@ -293,6 +299,11 @@ def schema(kind: type[BaseModel] = Result) -> str:
 def now() -> str:
     """The present moment as a record writes it: UTC, whole seconds, "2025-01-31T12:00:00Z"."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def today() -> str:
+    """The date of the moment, UTC: "2025-01-31"."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def _explain(problem: Any) -> str:

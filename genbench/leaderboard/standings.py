@@ -34,6 +34,7 @@ from genbench.leaderboard.submission import (
     read_entry,
     submission_directories,
 )
+from genbench.leaderboard.verified import REPRODUCED, scored, told, word
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Row:
     """One submission in its table; `rank` is None where it is not ranked, `tied` whether others share it.
 
     `place` is its directory from the leaderboard's, ending in "/". `config` is its configuration as JSON,
-    `commands` what was typed, a list of overrides for each training seed.
+    `commands` what was typed, a list of overrides for each training seed; `marks` what its reviews have
+    earned, each a word and the rest of a line, the best first.
     """
 
     track: Track
@@ -57,6 +59,7 @@ class Row:
     commits: tuple[Commit, ...]
     commands: tuple[tuple[str, ...], ...]
     config: str
+    marks: tuple[tuple[str, str], ...] = ()
     rank: int | None = None
     tied: bool = False
 
@@ -98,7 +101,16 @@ def row(entry: Entry, root: Path, derived: Figures | None = None) -> Row:
         commits=tuple(sorted({result.git.commit for result in results if result.git.commit is not None})),
         commands=tuple(tuple(result.command) for result in results),
         config=json.dumps(first.config, sort_keys=True, separators=(",", ":")),
+        marks=_marks(entry),
     )
+
+
+def _marks(entry: Entry) -> tuple[tuple[str, str], ...]:
+    if entry.verified is None:
+        return ()
+    seeds, metrics = len(entry.results), len(scored(entry.results[0]))
+    marks = [(word(review, seeds, metrics), told(review)) for review in entry.verified.reviews]
+    return tuple(sorted(marks, key=lambda mark: mark[0] != REPRODUCED))
 
 
 def read_rows(root: Path) -> Iterable[Row]:

@@ -5,6 +5,7 @@
                                  evidence/seed<k>.safetensors   images and moments, see `evidence`
                                  config.yaml         what determines the result, without the seed
                                  samples.png         a grid from the first seed
+                                 verified.json       once somebody drew its images again, see `verified`
                                  SHA256SUMS          as `sha256sum --check` reads it
 
 Figures are derived from the results, never typed: over training seeds k = 1..K with values v_k, the mean is
@@ -18,20 +19,21 @@ bits.
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints
 
 from genbench.errors import UserError
 from genbench.leaderboard.record import (
     Amount,
     Count,
+    Day,
     Line,
     MetricName,
     Name,
@@ -43,7 +45,8 @@ from genbench.leaderboard.record import (
     parse,
 )
 from genbench.leaderboard.rules import BudgetClass, budget_class
-from genbench.leaderboard.untrusted import read_json
+from genbench.leaderboard.untrusted import parse_json, read_json
+from genbench.leaderboard.verified import VERIFIED, Verified
 
 SUBMISSION, CONFIG, SAMPLES, SUMS, RESULTS, EVIDENCE = (
     "submission.json",
@@ -124,16 +127,10 @@ class Submission(Strict):
     division: Division
     note: Line | None
     outside_data: Line | None
-    date: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    date: Day
     group_hash: Sha256
     results: Annotated[list[ResultFile], Field(min_length=1, max_length=100)]
     figures: Figures
-
-    @field_validator("date")
-    @classmethod
-    def _exists(cls, text: str) -> str:
-        date.fromisoformat(text)
-        return text
 
 
 @dataclass(frozen=True)
@@ -143,6 +140,7 @@ class Entry:
     directory: Path
     submission: Submission
     results: tuple[Result, ...]
+    verified: Verified | None = None
 
 
 def figures(results: Sequence[Result]) -> Figures:
@@ -204,20 +202,31 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:40].strip("-") or "unnamed"
 
 
-def read_entry(directory: Path, present: Container[str] | None = None) -> Entry:
-    """Reads submission.json and the results it lists.
+def read_entry(directory: Path, files: Mapping[str, bytes] | None = None) -> Entry:
+    """submission.json, the results it lists and its reviews.
 
-    Where `present` is given, a listed result must be in it (a path that is known to be a plain file). Raises
-    UserError for what is not there or cannot be read.
+    files: contents by relative path; read from disk where they are not given.
+
+    Raises UserError for what is not there or cannot be read.
     """
     path = directory / SUBMISSION
-    submission = parse(Submission, read_json(path), path)
-    for item in submission.results:
-        if present is not None and item.file not in present:
-            raise UserError(f"{path}: lists {item.file}, which is not there")
-    return Entry(
-        directory, submission, tuple(Result.read(directory / item.file) for item in submission.results)
+    submission = parse(Submission, _json(directory, SUBMISSION, files), path)
+    if files is not None:
+        for item in submission.results:
+            if item.file not in files:
+                raise UserError(f"{path}: lists {item.file}, which is not there")
+    results = (
+        parse(Result, _json(directory, item.file, files), directory / item.file)
+        for item in submission.results
     )
+    reviewed = os.path.lexists(directory / VERIFIED) if files is None else VERIFIED in files
+    verified = parse(Verified, _json(directory, VERIFIED, files), directory / VERIFIED) if reviewed else None
+    return Entry(directory, submission, tuple(results), verified)
+
+
+def _json(directory: Path, name: str, files: Mapping[str, bytes] | None) -> Any:
+    path = directory / name
+    return read_json(path) if files is None else parse_json(files[name], path)
 
 
 def submission_directories(root: Path) -> list[Path]:

@@ -11,14 +11,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from genbench.configuration import CARRIED_OUT, SHOWN, config_hash, determining, group_hash
 from genbench.errors import UserError
 from genbench.leaderboard import plain_yaml
 from genbench.leaderboard.divisions import closed_objections
-from genbench.leaderboard.record import Result, parse, to_bytes
+from genbench.leaderboard.record import Result, parse, to_bytes, today
 from genbench.leaderboard.rules import Rules, require_agreement, shipped_rules
 from genbench.leaderboard.submission import (
     CONFIG,
@@ -59,7 +58,7 @@ def submit(
     belong together, closed was asked for and is not deserved (with every reason), or the same submission is
     there already.
     """
-    from genbench.leaderboard.evidence import gather  # here, for it imports torch
+    from genbench.leaderboard.gathering import gather  # here, for it imports torch
 
     rules = shipped_rules() if rules is None else rules
     folders = sorted({Path(run) for run in runs})
@@ -84,7 +83,7 @@ def submit(
         "division": division,
         "note": note,
         "outside_data": outside_data,
-        "date": date or datetime.now(UTC).date().isoformat(),
+        "date": date or today(),
         "group_hash": group,
         "results": [
             {

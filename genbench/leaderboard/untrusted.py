@@ -54,7 +54,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 def read_json(path: Path, limit: int = RECORD_LIMIT) -> Any:
     """A JSON file as plain Python values, read strictly (see the module's docstring)."""
-    contents = read_bytes(path, limit)
+    return parse_json(read_bytes(path, limit), path)
+
+
+def parse_json(contents: bytes, path: Path) -> Any:
+    """The contents of a JSON file as plain Python values; `path` is what a refusal names."""
     try:
         return json.loads(
             contents.decode("utf-8"),

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 
+from genbench import __version__
 from genbench.cli import composed, register_resolvers
 from genbench.configuration import SHOWN, conf_dir, config_hash, differences
 from genbench.errors import UserError
@@ -37,66 +37,21 @@ from genbench.harness.checkpoint import Checkpoint
 from genbench.harness.conclusion import source_of
 from genbench.harness.distributed import Ranks, resolve_device
 from genbench.harness.finished import restore
+from genbench.harness.recording import device_name, git_state
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.sampling import Source
 from genbench.harness.scoring import build_scoring
 from genbench.help import choices
 from genbench.leaderboard.checking import check
 from genbench.leaderboard.evidence import from_bytes
-from genbench.leaderboard.record import Result
+from genbench.leaderboard.record import Result, parse, today
 from genbench.leaderboard.reproducing import safe
+from genbench.leaderboard.reviewing import reviewer_objections
 from genbench.leaderboard.rules import Rules, shipped_rules
-from genbench.leaderboard.submission import evidence_file, read_entry
-from genbench.leaderboard.untrusted import EVIDENCE_LIMIT, read_bytes
+from genbench.leaderboard.submission import SUBMISSION, evidence_file, read_entry
+from genbench.leaderboard.untrusted import EVIDENCE_LIMIT, RECORD_LIMIT, read_bytes, sha256
+from genbench.leaderboard.verified import VERIFIED, Review, Score, Verification, allowed, scored
 from genbench.precisions import settled_as
-
-NEAR_IMAGES = 0.95
-"""The share of images that must lie within a grey level everywhere; a long trajectory may part from another
-device's now and then."""
-
-EQUAL_PIXELS = 0.99
-"""The share of pixels that must be equal where fewer images are that near: of categorical samples."""
-
-CLOSE = 0.01
-"""By which share of its value a score may differ, beyond its own spread."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric of the record and its value anew; `allowed` is how far apart they may be, any for None."""
-
-    name: str
-    recorded: float
-    found: float
-    allowed: float | None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the two are as near as another device lets expect."""
-        return self.allowed is None or abs(self.found - self.recorded) <= self.allowed
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What drawing a training seed's images again found.
-
-    images: how many were compared; identical: how many are equal to the bit; near: how many lie within a
-    grey level everywhere; equal: share of all pixels that are; largest: difference of a pixel, in levels.
-    """
-
-    seed: int
-    images: int
-    identical: int
-    near: int
-    equal: float
-    largest: int
-    scores: Sequence[Score] = ()
-
-    @property
-    def agrees(self) -> bool:
-        """Whether images and scores are those of the checkpoint."""
-        images = self.near >= NEAR_IMAGES * self.images or self.equal >= EQUAL_PIXELS
-        return images and all(score.agrees for score in self.scores)
 
 
 def verify(
@@ -106,19 +61,26 @@ def verify(
     scores: bool = False,
     device: str = "auto",
     data_root: Path | None = None,
+    by: str | None = None,
     rules: Rules | None = None,
 ) -> Iterator[Verification]:
     """One verdict for each of `runs`, as soon as it is.
 
     runs: run directories or checkpoint files of the submission's training seeds, as PATH or SEED=PATH.
-    scores: whether all samples are drawn and scored again too. Raises UserError where `check` finds
-    something, a run is not of the submission, the recorded command does not give the recorded configuration
-    here, or there is nothing to compare.
+    scores: whether all samples are drawn and scored again too; by: who means to leave a review. Raises
+    UserError where `check` finds something, a review by them would not count, a run is not of the submission,
+    the recorded command does not give the recorded configuration here, or there is nothing to compare.
     """
     rules = shipped_rules() if rules is None else rules
     for problem in check(submission, rules):
         raise UserError(f"the submission is not in order: {problem}")
-    results = {result.training.seed: result for result in read_entry(submission).results}
+    entry = read_entry(submission)
+    if by is not None:
+        for line in reviewer_objections(by, git_state(), entry):
+            raise UserError(
+                f"a review by {by} would not be recorded: {line}. Without --by nothing is written"
+            )
+    results = {result.training.seed: result for result in entry.results}
     chosen = [_find(run, results) for run in runs]
     for seed, checkpoint in chosen:
         result = results[seed]
@@ -127,12 +89,30 @@ def verify(
             raise UserError(
                 f"{path} is missing: the submission holds no images of seed {seed} to compare with"
             )
-        held = from_bytes(read_bytes(path, EVIDENCE_LIMIT), path, result, rules).images
+        held = from_bytes(read_bytes(path, EVIDENCE_LIMIT), path, result, rules)
         place = {"device": device, "checkpoint": str(checkpoint), "run_dir": str(checkpoint.parent)}
         config = {**recompose(result), **place}
         if data_root is not None:
             config["data_root"] = str(data_root)
-        yield _verify(result, held, config, scores)
+        yield _verify(result, torch.from_numpy(held.images.copy()), config, scores)
+
+
+def review(
+    submission: Path, found: Sequence[Verification], by: str, note: str | None, device: str = "auto"
+) -> Review:
+    """What `by` is about to say of a submission, after `verify` on this `device`."""
+    used = resolve_device(device)
+    value = {
+        "by": by,
+        "date": today(),
+        "note": note,
+        "submission": sha256(read_bytes(submission / SUBMISSION, RECORD_LIMIT)),
+        "seeds": [one.model_dump() for one in sorted(found, key=lambda one: one.seed)],
+        "genbench_version": __version__,
+        "git": git_state().model_dump(),
+        "device": {"name": device_name(used), "type": used.type, "count": 1},
+    }
+    return parse(Review, value, Path(VERIFIED))
 
 
 def recompose(result: Result) -> dict[str, Any]:
@@ -246,11 +226,12 @@ def compare(seed: int, held: Tensor, drawn: Tensor, scores: Sequence[Score] = ()
     return Verification(
         seed=seed,
         images=len(held),
+        sha256=sha256(held.numpy().tobytes()),
         identical=int((largest == 0).sum()),
         near=int((largest <= 1).sum()),
         equal=float((apart == 0).double().mean()),
         largest=int(largest.max()),
-        scores=scores,
+        scores=list(scores),
     )
 
 
@@ -258,17 +239,13 @@ def _scores(result: Result, config: Mapping[str, Any], assembly: Assembly, sourc
     """The metrics of all samples, drawn again; those of no extractor (likelihoods) are left out."""
     scoring, _ = build_scoring(assembly, config["metrics"], source.model.image_shape)
     scoring.refer_to(assembly.images, config["dataset"]["reference"], config["metrics"]["batch_size"])
-    scored = scoring.score(source, result.sampling.n_samples, result.sampling.seeds)
-    values = {metric.name: metric for metric in scored.metrics}
-    for metric in result.metrics:
-        if metric.extractor is None:
-            continue
+    drawn = scoring.score(source, result.sampling.n_samples, result.sampling.seeds)
+    values = {metric.name: metric for metric in drawn.metrics}
+    for metric in scored(result):
         again = values.get(metric.name)
         if again is None or again.extractor_sha256 != metric.extractor_sha256:
             raise UserError(f"{metric.name} cannot be computed here with the recorded extractor")
-        spread = metric.bootstrap_std if metric.std is None else metric.std
-        allowed = None if metric.better == "neither" else CLOSE * abs(metric.value) + (spread or 0.0)
-        yield Score(metric.name, metric.value, again.value, allowed)
+        yield Score(name=metric.name, recorded=metric.value, found=again.value, allowed=allowed(metric))
 
 
 def describe(found: Verification) -> str:

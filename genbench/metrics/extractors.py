@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from safetensors import SafetensorError
@@ -127,7 +128,35 @@ class Shipped:
         return {"pool": pool, "logits": logits}
 
 
-class Inception:
+class Published(ABC):
+    """An extractor around a network that others published, loaded when it is first needed."""
+
+    standard_count = 50_000
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same extractor, working on `device`."""
+        self.device = torch.device(device)
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights file."""
+        return self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, str]:
+        """The network and the digest of its weights file."""
+        return self._load()
+
+    @abstractmethod
+    def _load(self) -> tuple[Any, str]:
+        """What `_loaded` keeps. Raises UserError for weights of another network."""
+
+
+class Inception(Published):
     """torch-fidelity's "inception-v3-compat": the network of FID and IS, with TensorFlow 1's resizing inside.
 
     weights: a state dict written by torch.save, or None for torch-fidelity's own file: fetched once into
@@ -146,11 +175,10 @@ class Inception:
         {"features": "2048", "logits": "logits_unbiased", "spatial": SPATIAL}
     )
     dimensions: Mapping[str, int] = MappingProxyType({"2048": 2048, "logits_unbiased": 1008, SPATIAL: 2023})
-    standard_count = 50_000
 
     def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
         self._given = None if weights is None else Path(weights)
-        self.device = torch.device("cpu")
 
     def metric(self, kind: str) -> str:
         # Names that have always meant Inception's features are bare; whatever else is computed says so.
@@ -170,17 +198,9 @@ class Inception:
         self.weights.demand()
         return price("Inception", images, device, 2, 17)
 
-    def to(self, device: torch.device | str) -> Inception:
-        self.device = torch.device(device)
-        return self
-
-    @property
-    def sha256(self) -> str:
-        return self._loaded[1]
-
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         images = coloured(images)
-        network: Any = self._loaded[0].to(self.device).to(memory_format=torch.channels_last)
+        network = self._loaded[0].to(self.device).to(memory_format=torch.channels_last)
         layers: dict[str, Tensor] = {}
 
         def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -195,9 +215,7 @@ class Inception:
         """The layers torch-fidelity gives by name."""
         return [layer for layer in self.roles.values() if layer != SPATIAL]
 
-    @cached_property
-    def _loaded(self) -> tuple[nn.Module, str]:
-        """The network and the digest of its weights file."""
+    def _load(self) -> tuple[nn.Module, str]:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         weights = self.weights

@@ -30,7 +30,7 @@ from genbench.data.images import ImageSet
 from genbench.generators.classifier import Classifier
 from genbench.metrics.card import Card
 from genbench.metrics.extractors import Extractor, Shipped
-from genbench.metrics.fid import frechet_distance
+from genbench.metrics.fid import frechet_distance, gaussian
 from genbench.metrics.identity import making
 from genbench.metrics.moments import Moments
 from genbench.metrics.packed import reference_path, write_reference
@@ -114,7 +114,7 @@ def export(
         resize=extractor.resize,
         quantiser=QUANTISER,
     )
-    write_reference(reference, made_of, reference_path(train.name, folder))
+    write_reference(gaussian(reference), made_of, reference_path(train.name, folder))
     return card
 
 

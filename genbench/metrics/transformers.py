@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.errors import UserError
-from genbench.metrics.extractors import coloured, expect_channels, price
+from genbench.metrics.extractors import Published, coloured, expect_channels, price
 from genbench.metrics.weights import Weights, state_dict, unreachable
 from genbench.ops.precision import exact
 
@@ -34,7 +33,7 @@ One core with AVX512 took 2 s of CPU time an image of 224; one of 336 has 2.3 ti
 """
 
 
-class DINOv2:
+class DINOv2(Published):
     """DINOv2 ViT-L/14, whose features make FD-DINOv2 (Stein et al. 2023): 1,024 of them, of the class token.
 
     torch-fidelity's extractor: TensorFlow 1's bilinear resizing to 224 pixels and ImageNet's normalisation
@@ -46,11 +45,10 @@ class DINOv2:
     resize = "TF1 bilinear 224x224"
     roles: Mapping[str, str] = MappingProxyType({"features": "dinov2"})
     dimensions: Mapping[str, int] = MappingProxyType({"dinov2": 1024})
-    standard_count = 50_000
 
     def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
         self.weights = Weights("DINOv2", _DINOV2, given=None if weights is None else Path(weights))
-        self.device = torch.device("cpu")
 
     def metric(self, kind: str) -> str:
         return f"{kind}_{self.name}"
@@ -61,23 +59,13 @@ class DINOv2:
         self._demand_code()
         return price("DINOv2", images, device, *_RATES[224])
 
-    def to(self, device: torch.device | str) -> DINOv2:
-        self.device = torch.device(device)
-        return self
-
-    @property
-    def sha256(self) -> str:
-        return self._loaded[1]
-
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         network = self._loaded[0].to(self.device)
         with torch.no_grad(), exact(self.device):
             (found,) = network(coloured(images).to(self.device))
         return {"dinov2": found}
 
-    @cached_property
-    def _loaded(self) -> tuple[nn.Module, str]:
-        """The network and the digest of its weights file."""
+    def _load(self) -> tuple[nn.Module, str]:
         from torch_fidelity.feature_extractor_base import FeatureExtractorBase
         from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
@@ -117,7 +105,7 @@ def _advice() -> str:
     return f'With a network type: python -c "{fetch}", and copy that torch hub directory to {_hub()}'
 
 
-class CLIP:
+class CLIP(Published):
     """CLIP ViT-L/14 at 336 pixels, used as CMMD's authors do: bicubic resizing, embeddings of unit length.
 
     The network is torch-fidelity's; its own extractor resizes otherwise and does not normalise. weights:
@@ -129,11 +117,10 @@ class CLIP:
     resize = "bicubic 336x336"
     roles: Mapping[str, str] = MappingProxyType({"features": "clip", "embedding": "clip"})
     dimensions: Mapping[str, int] = MappingProxyType({"clip": 768})
-    standard_count = 50_000
 
     def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
         self._given = None if weights is None else Path(weights)
-        self.device = torch.device("cpu")
 
     def metric(self, kind: str) -> str:
         return kind if kind == "cmmd" else f"{kind}_{self.name}"
@@ -152,23 +139,13 @@ class CLIP:
         self.weights.demand()
         return price("CLIP", images, device, *_RATES[336])
 
-    def to(self, device: torch.device | str) -> CLIP:
-        self.device = torch.device(device)
-        return self
-
-    @property
-    def sha256(self) -> str:
-        return self._loaded[1]
-
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        network: Any = self._loaded[0].to(self.device)
+        network = self._loaded[0].to(self.device)
         with torch.no_grad(), exact(self.device):
             pixels = clip_pixels(coloured(images).to(self.device), network.visual.input_resolution)
             return {"clip": F.normalize(network.visual(pixels), dim=1)}
 
-    @cached_property
-    def _loaded(self) -> tuple[nn.Module, str]:
-        """The network and the digest of its weights file."""
+    def _load(self) -> tuple[nn.Module, str]:
         from torch_fidelity.feature_extractor_clip import build_model
 
         weights = self.weights

@@ -20,7 +20,8 @@ from genbench.harness.scoring import build_scoring
 def run(config: dict[str, Any], typed: Typed) -> float:
     """Prints every metric of the images and returns the main one.
 
-    All images are scored unless metrics.n_samples is typed, which takes the first that many.
+    All images are scored unless metrics.n_samples is typed, which takes the first that many. Classes that
+    come with them are what they were drawn for, to measures=classes.
     """
     if config["images"] is None:
         raise UserError(
@@ -34,8 +35,10 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     path = Path(config["images"])
     # It is the user's own file, of any size that the machine can hold.
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    brought = load_images(path, *shape[:2], assembly.data_root, config["images_range"], most)
-    images = brought.images
+    brought = load_images(
+        path, *shape[:2], assembly.data_root, config["images_range"], most, facts["classes"]
+    )
+    images, labels = brought.images, brought.labels
     typed_count = "metrics.n_samples" in [key_of(override) for override in typed.now]
     count = config["metrics"]["n_samples"] if typed_count else len(images)
     if count > len(images):
@@ -44,7 +47,8 @@ def run(config: dict[str, Any], typed: Typed) -> float:
     scoring, lines = build_scoring(assembly, metrics, shape)
     scoring.refer_to(assembly.images, facts["reference"], metrics["batch_size"])
     chunks = torch.arange(count).split(metrics["batch_size"])
-    values = scoring.evaluate(((images[index].to(device), index, None) for index in chunks), count)
+    parts = ((images[index].to(device), index, None if labels is None else labels[index]) for index in chunks)
+    values = scoring.evaluate(parts, count)
     print(f"{config['images']}: {count:,} images against {facts['name']} ({facts['reference']})")
     for line in (f"found {brought.found}", *lines):
         print(f"  {line}")

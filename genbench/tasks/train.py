@@ -133,6 +133,7 @@ def _finish(
         for name, path in pictures.items():
             trainer.tracker.image(outcome.steps, name, path)
         _keep(trainer, [directory.result_file, directory.config_file, *pictures.values()])
+        trainer.tracker.keep("samples", [directory.samples / "samples.npz"], ["latest"])
         trainer.tracker.finish(values, 0)
         _show(sitting, result)
         if others := [path.name for name, path in pictures.items() if name != "samples"]:

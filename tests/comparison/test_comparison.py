@@ -139,6 +139,29 @@ def test_an_unfinished_run_says_how_far_it_came(tmp_path: Path) -> None:
     assert a.curve("eval/fd_digits@500") == ([32, 64], [9.0, 7.0])
 
 
+def test_a_folder_that_was_only_evaluated_in_stands_for_its_evaluation(tmp_path: Path) -> None:
+    """As task=evaluate leaves one, of a published checkpoint: a configuration and no training."""
+    evaluated = run(tmp_path / "a" / "evaluations" / "ddim-step8-0123")
+    for file in ("config.yaml", "metrics.jsonl"):
+        (evaluated.path / file).unlink()
+    (tmp_path / "a" / "checkpoints").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text("seed: 0\n")
+    found = Contender.read(tmp_path / "a")
+    assert found.path == tmp_path / "a"
+    assert found.result == evaluated.result
+    assert found.grid == evaluated.grid
+    assert cells(cost([found]), "state") == ["finished"]
+
+    run(tmp_path / "a" / "evaluations" / "heun-step8-4567")
+    with pytest.raises(
+        UserError, match=r"several evaluations; type one of them: .*ddim-step8.*, .*heun-step8"
+    ):
+        Contender.read(tmp_path / "a")
+    # What was trained, and then evaluated, is the run and not its evaluation.
+    (tmp_path / "a" / "checkpoints" / "step-8.json").write_text("{}")
+    assert Contender.read(tmp_path / "a").result is None
+
+
 def test_what_a_finished_run_cost_is_its_records(tmp_path: Path) -> None:
     a = run(tmp_path / "a")
     assert a.result is not None

@@ -247,3 +247,76 @@ def test_nothing_is_written_where_a_zip_names_other_folders(tmp_path: Path) -> N
     assert len(load_images(path, 3, 8, tmp_path).images) == 4
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["x.zip"]
     assert zipfile.is_zipfile(path)
+
+
+CLASSES = np.arange(COUNT) % 10
+
+
+def labelled(images: np.ndarray, labels: object) -> set[tuple[bytes, int]]:
+    return {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
+
+
+@pytest.mark.parametrize("kind", ["npz", "npz of bytes", "EDM zip", "EDM folder"])
+def test_classes_that_come_with_images_stay_with_them(kind: str, tmp_path: Path) -> None:
+    make: dict[str, Callable[[], Path]] = {
+        "npz": lambda: savez(tmp_path / "x.npz", arr_0=NHWC, arr_1=CLASSES),
+        "npz of bytes": lambda: savez(tmp_path / "x.npz", arr_0=NHWC, arr_1=CLASSES.astype(np.uint8)),
+        "EDM zip": lambda: write_zip(tmp_path / "edm.zip", edm_files(COLOUR, CLASSES)),
+        "EDM folder": lambda: write_folder(tmp_path / "edm", edm_files(COLOUR, CLASSES)),
+    }
+    brought = load_images(make[kind](), 3, 8, tmp_path, classes=10)
+    assert brought.found.endswith(", with classes")
+    assert brought.labels is not None
+    assert brought.labels.dtype == torch.int64
+    assert labelled(brought.images.numpy(), brought.labels) == labelled(COLOUR, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "layout", [each for each in LAYOUTS if each not in ("EDM zip", "guided-diffusion npz")]
+)
+def test_images_without_classes_have_none(layout: str, tmp_path: Path) -> None:
+    assert load_images(LAYOUTS[layout](tmp_path), 3, 8, tmp_path, classes=10).labels is None
+
+
+def test_where_nobody_asks_for_classes_they_may_be_anything(tmp_path: Path) -> None:
+    for path in (
+        savez(tmp_path / "x.npz", arr_0=NHWC, arr_1=np.zeros(3)),
+        write_zip(tmp_path / "x.zip", edm_files(COLOUR, CLASSES + 100)),
+    ):
+        assert load_images(path, 3, 8, tmp_path).labels is None
+    other = savez(tmp_path / "x.npz", images=NHWC, arr_1=np.zeros(3))  # guided-diffusion's pixels are arr_0
+    assert load_images(other, 3, 8, tmp_path, classes=10).labels is None
+
+
+BAD_CLASSES: dict[str, tuple[np.ndarray, str]] = {
+    "one too few": (CLASSES[1:], r"found int64 \[11\]; expected the images' classes, integers \[12\]"),
+    "one too many": (np.arange(COUNT + 1) % 10, r"found int64 \[13\]"),
+    "a column": (CLASSES[:, None], r"found int64 \[12, 1\]"),
+    "one for each of ten": (np.eye(10)[CLASSES], r"found float64 \[12, 10\]"),
+    "floats": (CLASSES.astype(np.float32), r"found float32 \[12\]"),
+    "truth values": (CLASSES > 4, r"found bool \[12\]"),
+    "negative": (CLASSES - 1, "found classes from -1 to 8; expected 0 to 9"),
+    "one beyond": (CLASSES + 1, "found classes from 1 to 10; expected 0 to 9"),
+    "huge": (CLASSES.astype(np.uint64) + 2**63, "to 9223372036854775817; expected 0 to 9"),
+    "objects": (np.array([Trap()] * COUNT), "found object; expected numbers"),
+    "texts": (CLASSES.astype(str), "found <U21; expected numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CLASSES)
+def test_other_classes_are_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    classes, said = BAD_CLASSES[case]
+    with pytest.raises(UserError, match=said) as refusal:
+        load_images(savez(tmp_path / "x.npz", arr_0=NHWC, arr_1=classes), 3, 8, tmp_path, classes=10)
+    assert "\n" not in str(refusal.value)
+    assert "arr_1" in str(refusal.value)
+
+
+def test_a_label_file_must_fit_the_data_set(tmp_path: Path) -> None:
+    advice = " Without that file the images are scored without classes"
+    for labels, said in (
+        (CLASSES + 1, f"the label 10; expected 0 to 9.{advice}"),
+        (CLASSES - 1, f"the label -1; expected 0 to 9.{advice}"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_images(write_zip(tmp_path / "x.zip", edm_files(COLOUR, labels)), 3, 8, tmp_path, classes=10)

@@ -1,8 +1,9 @@
 """Leaderboards of as many made-up submissions as wanted, valid to the last byte. None is ever committed.
 
 Each is the committed DDPM submission with other names, costs and figures, of 3 training seeds, in three
-tracks: digits, digits conditional and (every fourth) CIFAR-10; one in nine is open. Their moments are the
-training images' own, moved as far as the figure says. The same `count` makes the same board.
+tracks: digits, digits conditional and (every fourth) CIFAR-10; one in nine is open, one in six reviewed.
+Their moments are the training images' own, moved as far as the figure says. The same `count` makes the same
+board.
 
     python tests/leaderboard/fakes.py DIRECTORY COUNT
 """
@@ -14,10 +15,12 @@ import io
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from genbench.configuration import config_hash, group_hash
@@ -28,8 +31,9 @@ from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.submission import Submission, figures, plain, slug
 from genbench.leaderboard.submitting import config_text, sums
 from genbench.leaderboard.untrusted import sha256
+from genbench.leaderboard.verified import Review, Verified, allowed, scored
+from genbench.metrics.gaussians import Gaussian
 from genbench.metrics.identity import digest_of, making
-from genbench.metrics.moments import Moments
 from genbench.metrics.packed import read_reference, reference_path
 
 COMMITTED = Path(__file__).parents[2] / "leaderboard" / "submissions" / "digits"
@@ -149,21 +153,48 @@ def _extractor(name: str) -> str:
     return shipped_rules().extractors[name]
 
 
+def grey(result: Result) -> NDArray[np.uint8]:
+    """As many images of one grey as are kept of a run's samples."""
+    data = result.dataset
+    return np.full((kept_images(result), data.resolution, data.resolution, data.channels), 99, np.uint8)
+
+
+def review(results: Sequence[Result], submission: bytes, by: str) -> Review:
+    """A review of all these training seeds, with everything the same to the bit."""
+    seeds = []
+    for result in results:
+        images = grey(result)
+        scores = [
+            {"name": m.name, "recorded": m.value, "found": m.value, "allowed": allowed(m)}
+            for m in scored(result)
+        ]
+        count = len(images)
+        found = {"images": count, "identical": count, "near": count, "equal": 1.0, "largest": 0}
+        found |= {"seed": result.training.seed, "sha256": sha256(images.tobytes()), "scores": scores}
+        seeds.append(found)
+    value = {
+        "by": by,
+        "date": "2026-10-11",
+        "note": None,
+        "submission": sha256(submission),
+        "seeds": seeds,
+        "genbench_version": "0.1.0",
+        "git": {"commit": "ab" * 20, "dirty": False},
+        "device": {"name": "A GPU", "type": "cuda", "count": 1},
+    }
+    return Review.model_validate(value)
+
+
 def evidence(result: Result) -> bytes:
     """Images of one grey, and the training split's moments moved until their distance is the record's."""
-    data, metric = result.dataset, result.metrics[0]
-    images = torch.full((kept_images(result), data.resolution, data.resolution, data.channels), 99).byte()
+    metric, images = result.metrics[0], grey(result)
     if shipped_rules().card(metric) is None:
         return evidence_bytes(images, {})
     reference, _ = read_reference(reference_path(metric.extractor or ""))
-    mean = reference.mean.clone()
+    mean = reference.mean.copy()
     mean[0] += metric.value**0.5
-    state = {
-        "n": torch.tensor([metric.n_samples]),
-        "mean": mean,
-        "scatter": reference.covariance * (metric.n_samples - 1),
-    }
-    return evidence_bytes(images, {metric.extractor or "": Moments.from_state(state)})
+    moved = Gaussian(metric.n_samples, mean, reference.covariance)
+    return evidence_bytes(images, {metric.extractor or "": moved})
 
 
 def _write(root: Path, index: int, results: list[Result], grid: bytes, edit: Any) -> None:
@@ -188,6 +219,10 @@ def _write(root: Path, index: int, results: list[Result], grid: bytes, edit: Any
     contents |= {f"evidence/seed{result.training.seed}.safetensors": evidence(result) for result in results}
     contents["samples.png"], contents["config.yaml"] = grid, config_text(results[0]).encode()
     contents["submission.json"] = to_bytes(parse(Submission, value, root))
+    if index % 6 == 5:  # of all seeds, or of one only
+        seen = results if index % 24 < 12 else results[:1]
+        reviews = [review(seen, contents["submission.json"], PEOPLE[(index + 1) % len(PEOPLE)])]
+        contents["verified.json"] = to_bytes(Verified(schema_version=1, reviews=reviews))
     contents["SHA256SUMS"] = sums(contents).encode()
     folder = root / "submissions" / plain(row.dataset) / slug(row, group, value["submitter"])
     for name in ("results", "evidence"):

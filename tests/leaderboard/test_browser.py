@@ -163,6 +163,29 @@ def test_search_and_filters_leave_what_they_say_and_an_address_that_shows_the_sa
     assert len(listed(page, "closed")) == len(of_division(table, "closed"))
 
 
+def test_what_somebody_drew_again_has_a_mark_for_the_eye_and_a_word_for_the_ear(visit, table) -> None:
+    page = visit(DIGITS)
+    marked = {row.place.rstrip("/").rpartition("/")[2]: row.marks[0] for row in table.rows if row.marks}
+    assert {word for word, _ in marked.values()} == {"reproduced", "redrawn"}
+    shown = page.run(
+        "Object.fromEntries([...document.querySelectorAll('#board .mark')].map(m => "
+        "[m.closest('[data-row]').dataset.row.split('/')[1], m.textContent]))"
+    )
+    ticks = {"reproduced": "✓✓", "redrawn": "✓"}
+    assert shown == {name: f" {ticks[word]}, {word}," for name, (word, _) in marked.items()}
+    hidden = page.run("[...document.querySelectorAll('.mark :first-child')].map(m => m.ariaHidden)")
+    assert set(hidden) == {"true"}
+    name, (word, told) = next(iter(marked.items()))
+    page.click(f"[data-row*='{name}'] .mark")
+    facts = page.run(
+        "Object.fromEntries([...document.querySelectorAll('dialog dl.facts > div')].map(d => "
+        "[d.children[0].textContent, d.children[1].textContent]))"
+    )
+    assert facts[word.capitalize()] == told
+    links = page.run("[...document.querySelectorAll('dialog .files a')].map(a => a.textContent)")
+    assert "verified.json" in links
+
+
 def test_nothing_found_is_said(visit) -> None:
     page = visit(f"{DIGITS}&q=zzzz")
     assert "No row has all of this" in page.run("document.getElementById('board').textContent")

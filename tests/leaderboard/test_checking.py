@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,6 +221,14 @@ def test_one_run_cannot_be_two_recipes(board, rules, make_runs) -> None:
     assert "the same result as one of" not in text
 
 
+def test_runs_without_metrics_are_not_taken_for_one_run(board, rules, make_run) -> None:
+    for seed in (0, 1):
+        changes = {"metrics": [], "config.model.label_dropout": 0.3 + seed}
+        run = make_run(seed, changes, f"unscored{seed}")
+        submit([run], name=f"x{seed}", to=board, rules=rules, division="open", say=lambda line: None)
+    assert "to the last bit" not in found(board, rules)
+
+
 def test_misnamed_metrics_are_found(make_run, rules) -> None:
     few = {"metrics.0.n_samples": 500, "metrics.1.n_samples": 500}
     text = found(make_run(0, few), rules)
@@ -263,6 +273,16 @@ def test_a_path_with_nothing_to_check_fails(tmp_path) -> None:
 def test_the_committed_leaderboard_is_in_order() -> None:
     root = Path(__file__).parents[2] / "leaderboard"
     assert [str(problem) for problem in check_with_shipped_rules(root)] == []
+
+
+def test_torch_is_not_imported_to_derive_distances() -> None:
+    """It takes half a gigabyte and two seconds, in each of the processes that check a large board."""
+    root = Path(__file__).parents[2] / "leaderboard"
+    code = (
+        f"import sys; from genbench.leaderboard import check; assert check({str(root)!r}) == []; "
+        "sys.exit('torch' in sys.modules or 'numpy' not in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_processes_find_what_one_finds(tmp_path, monkeypatch) -> None:

@@ -19,7 +19,7 @@ def test_submit_build_check_and_a_tampered_digit(make_runs, tmp_path, capsys) ->
     capsys.readouterr()
     assert main(["check", str(root)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == ["ok"] * 5
+    assert [line.split()[0] for line in printed] == ["ok"] * 6
 
     (result,) = root.glob("submissions/*/*/results/seed1.json")
     result.write_text(result.read_text().replace("1.2\n", "1.0\n"))
@@ -37,7 +37,7 @@ def test_a_refusal_is_one_error_and_status_one(make_run, tmp_path, capsys) -> No
 
 def test_schema_prints_what_is_committed(capsys) -> None:
     committed = Path(__file__).parents[2] / "leaderboard"
-    for what in ("result", "submission"):
+    for what in ("result", "submission", "verified"):
         assert main(["schema", what]) == 0
         assert capsys.readouterr().out == (committed / f"{what}.schema.json").read_text()
     assert main(["schema"]) == 0

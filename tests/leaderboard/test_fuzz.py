@@ -15,7 +15,7 @@ from typing import Any
 
 import hostile
 import pytest
-from fakes import COMMITTED, fill
+from fakes import COMMITTED, fill, review
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +25,7 @@ from genbench.leaderboard.checking import check
 from genbench.leaderboard.evidence import departures, from_bytes
 from genbench.leaderboard.page import pages
 from genbench.leaderboard.record import Result, parse, to_bytes
+from genbench.leaderboard.reviewing import record
 from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.standings import read_rows
 from genbench.leaderboard.submission import Submission, read_entry
@@ -55,7 +56,11 @@ def refused(error: UserError, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory) -> Path:
-    return fill(tmp_path_factory.mktemp("fuzz") / "board", 2, images=False)
+    root = fill(tmp_path_factory.mktemp("fuzz") / "board", 2, images=False)
+    for directory in root.glob("submissions/*/*"):
+        entry, text = read_entry(directory), (directory / "submission.json").read_bytes()
+        record(directory, review(entry.results, text, "a reviewer"), shipped_rules())
+    return root
 
 
 @pytest.fixture(scope="module")

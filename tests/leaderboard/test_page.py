@@ -80,8 +80,8 @@ def test_a_row_states_everything(enter) -> None:
     assert row[:3] == ["1", "ddpm", "ddim"]
     assert row[3:7] == ["1.20 ± 0.10", "9.100 ± 0", "± 0.02000", "3"]
     assert row[7:13] == ["S", "512 k", "951 k", "50", "12 ms", "2.0 min"]
-    assert row[13:17] == ["A CPU", "closed", "2025-02-03", "ada"]
-    assert row[17].startswith("[files](submissions/digits/ddpm-ddim-")
+    assert row[13:18] == ["A CPU", "closed", "", "2025-02-03", "ada"]
+    assert row[18].startswith("[files](submissions/digits/ddpm-ddim-")
     assert "- ddpm by ada: EMA 0.999" in page
 
 
@@ -92,7 +92,7 @@ def test_rows_are_ranked_tied_and_open_rows_come_last_unranked(enter) -> None:
     enter("third", (2.0, 2.1, 2.2))
     enter("best", (0.1, 0.1, 0.1), division="open")
     page = rows(build(root))
-    assert [(row[0], row[16]) for row in page] == [
+    assert [(row[0], row[17]) for row in page] == [
         ("1", "first"),
         ("1", "tied"),
         ("3", "third"),
@@ -106,7 +106,7 @@ def test_ties_do_not_chain(enter) -> None:
     root = enter("a", (1.0, 1.1, 1.2))
     enter("b", (1.09, 1.19, 1.29))
     enter("c", (1.18, 1.28, 1.38))
-    assert [(row[0], row[16]) for row in rows(build(root))] == [("1", "a"), ("1", "b"), ("3", "c")]
+    assert [(row[0], row[17]) for row in rows(build(root))] == [("1", "a"), ("1", "b"), ("3", "c")]
 
 
 @pytest.mark.parametrize(

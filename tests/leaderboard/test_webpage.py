@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 import shlex
 import struct
@@ -27,7 +28,6 @@ from genbench.leaderboard.grids import LARGEST, SIDE, sample_grids
 from genbench.leaderboard.page import WEBPAGE, build, pages, write
 from genbench.leaderboard.payload import Nodes
 from genbench.leaderboard.published import BETTER, published
-from genbench.leaderboard.record import Result
 from genbench.leaderboard.reproducing import command
 from genbench.leaderboard.rules import Rules, shipped_rules
 from genbench.leaderboard.standings import read_rows, tables
@@ -125,13 +125,15 @@ def test_a_stale_page_is_found(board, page) -> None:
     assert check(board) == []
 
 
-def test_each_result_is_read_once(board, monkeypatch) -> None:
-    """By check, which also regenerates the pages: its cost grows with the submissions and no faster."""
+def test_each_file_is_read_once(board, monkeypatch) -> None:
+    """By check, which also regenerates the pages: what is summed is what is parsed, and what is shown."""
     seen: list[Path] = []
-    read = Result.read.__func__
-    monkeypatch.setattr(Result, "read", classmethod(lambda cls, path: seen.append(path) or read(cls, path)))
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest: seen.append(Path(path)) or opened(path, *rest))
     assert check(board) == []
-    assert len(seen) == len(set(seen)) == 24 * 3
+    records = [path for path in seen if path.suffix in (".json", ".safetensors") and board in path.parents]
+    assert len(set(records)) == 24 * 7 + 4 + 3  # reviews, schemas
+    assert len(records) == len(set(records))
 
 
 def test_what_submitters_wrote_is_in_the_data_alone_and_unchanged(tmp_path) -> None:

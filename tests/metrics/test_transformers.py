@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_fidelity import feature_extractor_clip, feature_extractor_dinov2
 
 from genbench.errors import UserError
+from genbench.metrics.extractors import Inception
 from genbench.metrics.transformers import CLIP, DINOv2, clip_pixels
 
 CPU = torch.device("cpu")
@@ -161,3 +162,10 @@ def test_only_the_published_archive_is_opened_as_a_program(
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="another network than CLIP"):
         _ = CLIP(tmp_path / "other.pth").sha256
+
+
+@pytest.mark.parametrize("extractor", [Inception, DINOv2, CLIP])
+def test_a_published_network_goes_to_its_device_when_it_is_loaded(extractor: type) -> None:
+    made = extractor()
+    assert made.to("cuda:1") is made
+    assert made.device == torch.device("cuda:1")  # though neither weights nor such a device need be here

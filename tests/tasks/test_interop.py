@@ -95,6 +95,32 @@ def test_one_array_holds_the_same_with_the_classes(trained: Path) -> None:
     assert score(path) == pytest.approx(Result.read(trained / "result.json").metrics[0].value, rel=1e-5)
 
 
+def scores(images: Path) -> dict[str, float]:
+    lines = genbench("task=score", "device=cpu", "measures=classes", f"images={images}").stdout.splitlines()
+    return {line.split()[0]: float(line.split()[1]) for line in lines if f"@{COUNT}" in line}
+
+
+def test_classes_that_come_along_are_measured_as_a_run_s_own_are(trained: Path, tmp_path: Path) -> None:
+    genbench("task=sample", f"run_dir={trained}", f"n={COUNT}", "format=npz")
+    samples = trained / "samples" / "ddim-step3.npz"
+    genbench("task=evaluate", f"run_dir={trained}", "measures=classes")  # the run's seed: these very images
+    (record,) = (trained / "evaluations").glob("*/result.json")
+    own = {metric.name: metric.value for metric in Result.read(record).metrics}
+    assert f"class_accuracy_digits@{COUNT}" in own
+    brought = scores(samples)
+    assert brought == pytest.approx(own, rel=1e-5)  # printed to six digits
+
+    with np.load(samples) as held:
+        pixels, labels = held["arr_0"], held["arr_1"]
+    np.savez(tmp_path / "bare.npz", pixels)
+    bare = scores(tmp_path / "bare.npz")
+    assert bare == {name: value for name, value in brought.items() if not name.startswith("class_")}
+    np.savez(tmp_path / "turned.npz", pixels, (labels + 1) % 10)
+    turned = scores(tmp_path / "turned.npz")
+    assert turned.keys() == brought.keys()
+    assert turned != brought
+
+
 def test_floats_are_scored_once_their_range_is_said(trained: Path, tmp_path: Path) -> None:
     pixels = streamed(trained / "samples" / "samples.npz", "arr_0")
     np.save(tmp_path / "x.npy", pixels.transpose(0, 3, 1, 2) / np.float32(255))

@@ -66,7 +66,7 @@ def test_w_and_b_has_the_whole_of_a_run_that_was_killed_in_training(tmp_path: Pa
     folder = tmp_path / "a"
     killed(folder, *OFFLINE)
     identifier = (folder / "wandb_id").read_text()
-    genbench(*RUN, *OFFLINE, "logger.checkpoints=true", f"run_dir={folder}")
+    genbench(*RUN, *OFFLINE, "logger.checkpoints=true", "logger.samples=true", f"run_dir={folder}")
     assert (folder / "wandb_id").read_text() == identifier
 
     (segment,) = (folder / "wandb").glob("offline-run-*")  # what the killed sitting left is set aside
@@ -93,14 +93,15 @@ def test_w_and_b_has_the_whole_of_a_run_that_was_killed_in_training(tmp_path: Pa
 
     kept = [record["artifact"] for record in records if record["type"] == "artifact"]
     # The newest comes last, and takes the alias "latest" that W&B gives every version as it comes.
-    assert [artifact["type"] for artifact in kept] == ["checkpoint", "checkpoint", "result"]
-    assert ["best" in artifact["aliases"] for artifact in kept] == [True, False, False]
+    assert [artifact["type"] for artifact in kept] == ["checkpoint", "checkpoint", "result", "samples"]
+    assert ["best" in artifact["aliases"] for artifact in kept] == [True, False, False, False]
     assert all("latest" in artifact["aliases"] for artifact in kept[1:])
     files = [[Path(file["local_path"]) for file in artifact["manifest"]["contents"]] for artifact in kept]
     assert all(path.is_absolute() and path.is_file() for paths in files for path in paths)
     assert [path.name for path in files[0]] == ["step-00000020.json", "step-00000020.safetensors"]
     assert [path.name for path in files[1]] == [f"step-{STEPS:08d}.json", f"step-{STEPS:08d}.safetensors"]
     assert {"result.json", "config.yaml", "grid.png"} <= {path.name for path in files[2]}
+    assert [path.name for path in files[3]] == ["samples.npz"]
 
 
 @pytest.mark.slow

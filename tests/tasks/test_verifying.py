@@ -17,9 +17,11 @@ from genbench.harness import assembly
 from genbench.leaderboard import verifying
 from genbench.leaderboard.__main__ import main
 from genbench.leaderboard.evidence import from_bytes, to_bytes
-from genbench.leaderboard.record import Result
+from genbench.leaderboard.record import Git, Result
 from genbench.leaderboard.record import to_bytes as record_bytes
 from genbench.leaderboard.rules import shipped_rules
+from genbench.leaderboard.standings import read_rows
+from genbench.leaderboard.submission import read_entry
 from genbench.leaderboard.submitting import config_text, determines, submit, sums
 from genbench.leaderboard.untrusted import sha256
 from genbench.leaderboard.verifying import Verification, compare, recompose, verify
@@ -76,18 +78,41 @@ def test_a_checkpoint_draws_its_submission_again(entered, run) -> None:
     assert verified(entered, f"0={run}")[0].agrees
 
 
-def test_another_runs_images_disagree(entered, run, tmp_path, capsys) -> None:
+def test_who_verified_may_leave_a_mark(entered, run, monkeypatch, capsys) -> None:
+    argument = [str(entered), str(run), "--device", "cpu", "--scores"]
+    monkeypatch.setattr(verifying, "git_state", lambda: Git(commit="ab" * 20, dirty=True))
+    assert main(["verify", *argument, "--by", "Emmy"]) == 1
+    assert "would not be recorded: made with uncommitted changes" in capsys.readouterr().err
+    monkeypatch.setattr(verifying, "git_state", lambda: Git(commit="ab" * 20, dirty=False))
+    assert main(["verify", *argument, "--by", "ADA"]) == 1
+    assert "ADA is its own submitter" in capsys.readouterr().err
+    assert main(["verify", *argument]) == 0
+    assert not (entered / "verified.json").exists()
+    assert main(["verify", *argument, "--by", "Emmy", "--note", "trained again here"]) == 0
+    said = capsys.readouterr().out
+    assert f"Next: python -m genbench.leaderboard build --to {entered.parents[2]}" in said
+    ((review,), found) = read_entry(entered).verified.reviews, verified(entered, run, scores=True)
+    assert (review.by, review.note, review.seeds) == ("Emmy", "trained again here", found)
+    assert review.device.type == "cpu"
+    (row,) = read_rows(entered.parents[2])
+    assert [word for word, _ in row.marks] == ["reproduced"]
+
+
+def test_another_runs_images_disagree(entered, run, monkeypatch, capsys) -> None:
     """A forger who keeps every sum and score, and only shows other images."""
     path = entered / "evidence" / "seed0.safetensors"
     result = Result.read(entered / "results" / "seed0.json")
     held = from_bytes(path.read_bytes(), path, result, shipped_rules())
-    path.write_bytes(to_bytes(held.images.flip(0), held.moments))
+    path.write_bytes(to_bytes(held.images[::-1], held.moments))
     reseal(entered)
     assert main(["check", str(entered)]) == 0  # nothing that could be derived without the checkpoint is wrong
     capsys.readouterr()
     assert main(["verify", str(entered), str(run), "--device", "cpu"]) == 1
     printed = capsys.readouterr().out
     assert printed.startswith("DISAGREES seed 0: of 64 images 0 are identical")
+    monkeypatch.setattr(verifying, "git_state", lambda: Git(commit="ab" * 20, dirty=False))
+    assert main(["verify", str(entered), str(run), "--device", "cpu", "--by", "Emmy"]) == 1
+    assert not (entered / "verified.json").exists()
 
 
 def test_an_invented_score_disagrees(entered, run) -> None:

@@ -53,7 +53,10 @@ class Logger(Protocol):
         """A picture that was saved at `png_path`."""
 
     def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
-        """Files worth having with the run: a "checkpoint" or the "result"; `aliases` say which, as "best"."""
+        """Files worth having with the run; `aliases` say which they are, as "best".
+
+        kind: "checkpoint", "result" or "samples".
+        """
 
     def finish(self, summary: Mapping[str, float], exit_code: int) -> None:
         """The run's end: its final numbers, and 0 if it went well. Called once."""

@@ -101,7 +101,8 @@ class Wandb:
     """`logger=wandb`. mode: see `wandb_mode`; settings: more of `wandb.Settings`, for experts and tests.
 
     Every metric is drawn over "step"; the best value of those that have a direction is kept in the summary.
-    The result is an artifact of the run; checkpoints are where `checkpoints` says so, for they are large.
+    The result is an artifact of the run; checkpoints and samples, which are large, are where `checkpoints`
+    and `samples` say so.
     """
 
     def __init__(
@@ -111,10 +112,12 @@ class Wandb:
         entity: str | None = None,
         settings: Mapping[str, Any] | None = None,
         checkpoints: bool = False,
+        samples: bool = False,
     ) -> None:
         self.mode, self.project, self.entity = mode, project, entity
         self.settings = dict(settings or {})
-        self.checkpoints = checkpoints
+        large = {"checkpoint": checkpoints, "samples": samples}
+        self._kinds = {"result", *(kind for kind, wanted in large.items() if wanted)}
         self._run: Any = None
         self._known: set[str] = set()
         self._through = -1  # W&B has every line up to this step
@@ -165,7 +168,7 @@ class Wandb:
             self._send(step, {name: wandb.Image(str(png_path))})
 
     def keep(self, kind: str, files: Sequence[Path], aliases: Sequence[str]) -> None:
-        if self._run is None or (kind == "checkpoint" and not self.checkpoints):
+        if self._run is None or kind not in self._kinds:
             return
         import wandb
 

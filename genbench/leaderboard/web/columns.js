@@ -69,6 +69,12 @@ function columnsOf(track) {
       value: (row) => row.submitter?.toLowerCase() ?? null,
       cell: (row) => row.submitter ?? "",
     },
+    {
+      key: "verified",
+      label: "Verified",
+      value: (row) => row.marks?.[0]?.[0] ?? null,
+      cell: (row) => row.marks?.[0]?.[0] ?? "",
+    },
     { key: "date", label: "Date", value: (row) => row.date ?? null, cell: (row) => row.date ?? "" },
   ];
 }
@@ -127,7 +133,19 @@ function nameCell(row) {
           height: 34,
         })
       : element("span", { class: "blank", "aria-hidden": "true" }, row.published ? "§" : "·"),
-    element("span", {}, element("b", {}, row.model), " ", element("small", {}, under)),
+    element("span", {}, element("b", {}, row.model), mark(row), " ", element("small", {}, under)),
+  );
+}
+
+// That somebody drew a row's images again, and perhaps scored them: a tick for the eye, a word for the ear.
+function mark(row) {
+  if (!row.marks?.length) return null;
+  const [[word, told]] = row.marks;
+  return element(
+    "span",
+    { class: `mark ${word}`, title: `${word} ${told}` },
+    element("span", { "aria-hidden": "true" }, word === "reproduced" ? " ✓✓" : " ✓"),
+    element("span", { class: "unseen" }, `, ${word},`),
   );
 }
 

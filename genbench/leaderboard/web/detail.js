@@ -84,6 +84,7 @@ function submittedParts(track, row) {
           ["Rank", row.rank ? `${row.rank}${row.tied ? ", tied" : ""}` : "not ranked"],
           ["Division", row.division],
           ["Submitted", `${row.submitter}, ${row.date}`],
+          ...row.marks.map(([word, told]) => [word === "reproduced" ? "Reproduced" : "Redrawn", told]),
           ["Family", row.family],
           ["Weights", row.weights === "ema" ? "EMA" : "raw"],
           ["NFE", row.nfe[1]],
@@ -113,7 +114,14 @@ function submittedParts(track, row) {
       "p",
       { class: "files" },
       "Files: ",
-      ["submission.json", "config.yaml", "samples.png", "SHA256SUMS", ...row.results].flatMap(
+      [
+        "submission.json",
+        "config.yaml",
+        "samples.png",
+        "SHA256SUMS",
+        ...(row.marks.length ? ["verified.json"] : []),
+        ...row.results,
+      ].flatMap(
         (name, index) => [index ? " · " : "", file(name)],
       ),
     ),
