@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from genbench.configuration import refuse_resume
 from genbench.errors import UserError
 from genbench.harness.durable import replace_file
+from genbench.searchpath import anchored
 
 
 class RunDirectory:
@@ -99,7 +100,7 @@ class RunDirectory:
         if fresh:
             self.metrics_file.unlink(missing_ok=True)
         _write(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-        _write(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+        _write(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(anchored(overrides))))
 
 
 def _write(file: Path, text: str) -> None:

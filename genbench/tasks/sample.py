@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.cli import Typed, key_of
+from genbench.cli import Typed
 from genbench.contracts import UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
@@ -26,6 +26,7 @@ from genbench.harness.pictures import save_grid
 from genbench.harness.progress import Progress
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.sampling import Drawn
+from genbench.words import key_of
 
 GRID = 256
 """Images the grid shows at most."""
