@@ -100,10 +100,11 @@ def test_an_error_of_ours_still_shows_where_it_was_raised(monkeypatch):
 def test_a_reader_that_leaves_ends_the_program_without_noise(arguments, tmp_path):
     """As `| head -3`, whose end of the pipe is closed here before anything is written."""
     typed = [argument.replace("{empty}", str(tmp_path)) for argument in arguments]
+    buffered = {key: value for key, value in environment().items() if key != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()
     os.close(reading)
     finished = subprocess.run(
-        [sys.executable, "-m", *typed], stdout=writing, stderr=subprocess.PIPE, text=True, env=environment()
+        [sys.executable, "-m", *typed], stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered
     )
     os.close(writing)
     assert (finished.returncode, finished.stderr) == (STATUS, "")
