@@ -63,13 +63,12 @@ class Order(ABC):
 
     def remaining(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         """`remain`, of cells."""
-        raise UserError(f"Masks in {type(self).__name__} order know no bridge. Type rule=fresh.")
+        raise UserError("Masks in this order know no bridge. Type rule=fresh.")
 
     def check_bound(self, steps: int | None) -> None:
         """Raises UserError where `rate` is unknown."""
         raise UserError(
-            f"Masks in {type(self).__name__} order have no bound of the likelihood. "
-            "Type corruption=mask_independent."
+            "Masks in this order have no bound of the likelihood. Type corruption=mask_independent."
         )
 
     def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
@@ -111,7 +110,7 @@ class Counted(Order):
         if steps is None:
             # All is hidden at t = 1 alone, which has no share in an integral over t.
             raise UserError(
-                "Masks in Counted order have a bound of the likelihood in discrete times. "
+                "Masks in counted order have a bound of the likelihood in discrete times. "
                 "Type corruption.steps= and the number of pixels, or corruption=mask_independent."
             )
 

@@ -158,7 +158,6 @@ def _start(start: float) -> float:
 def _schedule(corruption: Corruption) -> Any:
     if not isinstance(corruption, Gaussian):
         raise UserError(
-            f"This grid is spaced by noise levels, and {type(corruption).__name__} has none. "
-            "Type grid=uniform."
+            "This grid is spaced by noise levels, and this model's corruption has none. Type grid=uniform."
         )
     return corruption.schedule
