@@ -16,9 +16,13 @@ from genbench.harness.distributed import Ranks
 CPU = torch.device("cpu")
 CHAINS = {"absorbing", "gaussian_discrete", "uniform"}
 CORRUPTIONS = sorted(path.stem for path in (conf_dir() / "corruption").glob("*.yaml"))
-SAMPLERS = sorted(preflight.known_samplers())
+SAMPLERS = sorted({*preflight.known_samplers(), "predictor_corrector"})
+README = (conf_dir().parent / "README.md").read_text(encoding="utf-8")
 MOVES = ["sampler.steps=4"]
 """Deletion of digits' rows takes no more."""
+
+START = re.compile(r"[Tt]ype grid\.(start|sigma_max)=[\d.]+")
+"""Advice to begin elsewhere."""
 
 ORDINARY = {"Gaussian"}
 """Classes whose names are words."""
@@ -56,3 +60,20 @@ def test_refusals_name_no_class_and_their_advice_is_taken(compose, samplers, cor
     for advice in set(re.findall(r"sampler=restore(?: rule=\w+)?", " ".join(refused.values()))):
         advised = assembly_of(compose, corruption, *advice.split(), *MOVES).sampler()
         assert refusal(advised, model) is None, advice
+
+
+def test_the_readme_says_which_samplers_drive_which_corruption(compose, samplers):
+    rows = re.findall(r"^\| (?:stochastic|probability-flow ODE) \| (.*) \|$", README, re.MULTILINE)
+    above = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    said = re.search(
+        r"section above drive ([`\w ]+), of them ([`\w ]+) also ([`\w ]+);", " ".join(README.split())
+    )
+    every, some, also = (re.findall(r"\w+", part) for part in said.groups())
+    assert len(above) == 13
+    told = {**dict.fromkeys(every, above), **{name: set(some) for name in also}}
+    for corruption in set(CORRUPTIONS) - {"levels"}:  # NCSN's, and in no table
+        model = assembly_of(compose, corruption).generator()
+        answers = {name: refusal(samplers[name], model) or "" for name in above}
+        # Flow leaves none of the data at its first time; the README says what is typed there.
+        fitting = {name for name, said in answers.items() if not said or START.search(said)}
+        assert fitting == told.get(corruption, set()), corruption
