@@ -31,8 +31,8 @@ class Order(ABC):
     bridges = True
 
     def __init__(self, patch: int = 1, shared: bool = False) -> None:
-        if patch < 1:
-            raise UserError(f"corruption.order.patch={patch}: expected the side of a patch in pixels.")
+        if not isinstance(patch, int) or patch < 1:
+            raise UserError(f"corruption.order.patch={patch}: type the side of a patch in pixels, from 1 up.")
         self.patch, self.shared = patch, shared
 
     def cells(self, pixels: Tensor) -> Tensor:
@@ -189,6 +189,14 @@ class Mask(Timed):
     @property
     def bridges(self) -> bool:
         return self.order.bridges
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        patch, side = self.order.patch, min(shape[-2:])
+        if patch > side:
+            raise UserError(
+                f"corruption.order.patch={patch} is larger than images of {shape[-2]} x {shape[-1]} pixels. "
+                f"Type corruption.order.patch={max(1, side // 2)}, or less."
+            )
 
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
         return self.order.draw(randomness.uniform(shape[1:], stream=Stream.NOISE))
