@@ -182,6 +182,30 @@ def test_sampled_images_are_the_runs_own(trained):
     assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
 
 
+def test_samples_of_other_settings_have_a_name_of_their_own(trained):
+    def sampled(*typed):
+        before = set((trained / "samples").iterdir())
+        said = genbench("task=sample", f"run_dir={trained}", "n=2", *typed).stdout
+        made = {path.name for path in set((trained / "samples").iterdir()) - before if path.is_dir()}
+        return made, "which these replace" in said
+
+    sampled()
+    assert sampled() == (set(), True)  # the same again
+    assert sampled("sampler.steps=3", "sampler.batch_size=1") == (set(), True)  # typed, and the run's own
+    for typed, word in (("sampler.rule.eta=0.5", "eta=0.5"), ("metrics.seeds=[3]", "seeds=3")):
+        (name,), replaced = sampled(typed)
+        assert name.startswith(f"ddim-step6-{word}-")
+        assert not replaced
+    assert sampled("sampler.rule.eta=0.5") == (set(), True)
+    # Without words of its own, and with other steps than the run's.
+    (name,), _ = sampled("sampler=ddim")
+    assert name.startswith("ddim-step6-")
+    (name,), _ = sampled("sampler=heun", "sampler.steps=2")
+    assert name.startswith("heun-step6-steps=2-")
+    assert sampled("sampler=heun", "sampler.steps=2", "format=npz")[1] is False
+    assert sampled("sampler=heun", "sampler.steps=2", "format=npz")[1] is True
+
+
 def test_scoring_an_npz_gives_the_runs_own_scores(trained):
     finished = genbench("task=score", f"images={trained / 'samples' / 'samples.npz'}")
     line = next(line for line in finished.stdout.splitlines() if "fd_digits@24" in line)
