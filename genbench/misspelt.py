@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ REFUSALS = (HydraException, OmegaConfBaseException)
 SHOWN = 4
 """Near names that are shown at most."""
 
+ALIKE, VERY_ALIKE = 0.6, 0.75
+"""Difflib's ratio, from 0 to 1, from which on two words are alike."""
+
 LESS_ALIKE = 0.15
-"""How much less alike (in difflib's ratio, of 1) than the nearest the others may be."""
+"""How much less alike than the nearest name others may be that are shown."""
 
 REFUSED = re.compile(r"Could not override '([^']+)'")
 """How Hydra begins where a key or a group is not there to be set."""
@@ -68,14 +71,31 @@ def refuse_dashes(arguments: Sequence[str], folder: Path) -> None:
 
 
 def near(word: str, names: Collection[str]) -> list[str]:
-    """Those of `names` that may have been meant, likeliest first: of the same last part, or spelt alike."""
-    last = re.split(r"[./]", word)[-1]
-    same = [name for name in names if re.split(r"[./]", name)[-1] == last]
-    if same:
-        return get_close_matches(word, same, SHOWN, cutoff=0)
-    found = get_close_matches(word, names, SHOWN)
-    alike = [SequenceMatcher(None, name, word).ratio() for name in found]
-    return [name for name, ratio in zip(found, alike, strict=True) if ratio >= alike[0] - LESS_ALIKE]
+    """Those of `names` that may have been meant, likeliest first.
+
+    They have the last part of `word`; else one like it, beside `word` (as trainer.steps is beside
+    trainer.stesp); else, if very much like it, anywhere.
+    """
+    before, last = _parted(word)
+    alike = {name: _likeness(_parted(name)[1], last) for name in names}
+    beside = [name for name in names if _parted(name)[0] == before]
+    for among, least in ((names, 1.0), (beside, ALIKE), (names, VERY_ALIKE)):
+        best = max((alike[name] for name in among), default=0.0)
+        if best >= least:
+            found = [name for name in among if alike[name] >= max(least, best - LESS_ALIKE)]
+            return sorted(found, key=lambda name: -_likeness(name, word))[:SHOWN]
+    return []
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """What stands before the last part of a dotted setting or a named recipe, and that part."""
+    before, _, last = name.replace("/", ".").rpartition(".")
+    return before, last
+
+
+def _likeness(a: str, b: str) -> float:
+    """From 0, nothing in common, to 1, the same."""
+    return SequenceMatcher(None, a, b).ratio()
 
 
 def _names(folder: Path) -> set[str]:
@@ -110,7 +130,7 @@ def _no_setting(key: str, typed: Sequence[str], folder: Path) -> str:
         line = f"{word}: nothing in this run takes a {top}."
         if takers := list(_takers(top, folder)):
             line += f" What does: {', '.join(takers)}."
-        return line + _meant(name, settings if "." in name else ())
+        return line + _meant(name, [each for each in settings if each.endswith(f".{name}")])
     known = {*settings, *groups} if "." not in name else settings
     return f"{word}: there is no setting {name}.{_meant(name, known)} All of this run: add --cfg job"
 

@@ -18,8 +18,11 @@ from genbench.unread import STATUS
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("model=dppm", "there is no model=dppm. Did you mean ddpm or d3pm"),
-        ("-m model=ddpm,dppm seed=0,1", "there is no model=dppm. Did you mean ddpm"),
+        (
+            "model=dppm",
+            "there is no model=dppm. Did you mean d3pm or ddpm or iddpm? All: genbench list model",
+        ),
+        ("-m model=ddpm,dppm seed=0,1", "there is no model=dppm. Did you mean d3pm or ddpm"),
         ("dataset=cifar", "Did you mean cifar10? All: genbench list dataset"),
         ("sampler=dim", "Did you mean ddim"),
         ("model=ddim", "sampler=ddim can be typed"),
@@ -39,7 +42,8 @@ from genbench.unread import STATUS
         ("epochs=10", "there is no setting epochs. All of this run: add --cfg job"),
         ("sampler=ddim rule=fresh", "nothing in this run takes a rule. What does: "),
         ("sampler=ddim rule.eta=1", "Did you mean sampler.rule.eta?"),
-        ("head=log_ratio", "What does: model=fgan."),
+        ("head=log_ratio", "What does: model=fgan.\n"),
+        ("dataset.path=DIR", "there is no setting dataset.path. All of this run"),
         ("sampler=ddim,heun", "type -m in front"),
         ("sampler=[a", "sampler=[a cannot be read as NAME=VALUE"),
         ("evluate runs/a", "Did you mean evaluate?"),
@@ -73,7 +77,8 @@ def test_names_of_the_same_last_part_come_before_those_spelt_alike():
     assert near("lr", known) == ["optim.lr"]
     assert near("sampler.eta", known) == ["sampler.rule.eta"]
     assert near("trainer.stpes", known) == ["trainer.steps"]
-    assert near("nonsense", known) == []
+    assert near("trainer.ceep", known) == ["trainer.keep"]
+    assert near("nonsense", known) == near("trainer.path", known) == []
 
 
 def test_an_error_of_ours_still_shows_where_it_was_raised(monkeypatch):
