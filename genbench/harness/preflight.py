@@ -71,11 +71,6 @@ def check_conditional(model: Generator, config: Mapping[str, Any]) -> None:
 def check_numbers(config: Mapping[str, Any], world: int) -> None:
     """Raises UserError for numbers that would only be refused when the run is over."""
     metrics, settings = config["metrics"], config["trainer"]
-    seeds = metrics["seeds"]
-    if not seeds or len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
-        raise UserError(
-            f"metrics.seeds={seeds}: type different whole numbers, such as metrics.seeds=[0,1,2]."
-        )
     least = max(SPLITS, world)
     scored = {"metrics.n_samples": metrics["n_samples"]}
     if settings["evaluate_every"]:

@@ -174,6 +174,22 @@ def test_what_made_the_weights_cannot_be_changed_after(trained):
     assert "optim cannot be changed" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("checkpoint=best", "train with trainer.evaluate_every=N"),
+        ("metrics.seeds=3", "metrics.seeds=3: type a list"),
+        ("sampler.rule.etta=1", "Did you mean sampler.rule.eta"),
+        ("n=0", "n=0: type a whole number from 1 up"),
+    ],
+)
+def test_mistakes_about_a_finished_run_are_answered_too(trained, typed, said):
+    for task in ("evaluate", "sample"):
+        refused = genbench(f"task={task}", f"run_dir={trained}", typed, check=False)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+
+
 def test_sampled_images_are_the_runs_own(trained):
     genbench("task=sample", f"run_dir={trained}", "n=3")
     folder = trained / "samples" / "ddim-step6"
@@ -292,8 +308,13 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["sampler.rule.eta=-1"], "sampler.rule.eta=-1"),
         (["sampler.steps=abc", "trainer.keep=0"], "trainer.keep=0"),
         (["task=score", "images=README.md"], "neither a folder nor a .zip"),
-        (["metrics.seeds=[]"], "metrics.seeds=[0,1,2]"),
-        (["metrics.seeds=[1,1]"], "different whole numbers"),
+        (["metrics.seeds=[]"], "metrics.seeds=[]: type a list, [...], of which each is a whole number"),
+        (["metrics.seeds=[1,1]"], "a whole number from 0 up, no two the same."),
+        (["metrics.seeds=3"], "metrics.seeds=3: type a list, [...]"),
+        (["dataset.flip=3"], "dataset.flip=3: type true or false"),
+        (["optim.optimizer.betas=3"], "could not be built"),
+        (["network.attention=8"], "(at network): 'int' object is not iterable"),
+        (["checkpoint=step.safetensors"], "checkpoint= is of runs that are trained"),
         (["metrics.n_samples=3"], "metrics.n_samples=3"),
         (["trainer.evaluate_every=1", "trainer.evaluate_samples=5"], "trainer.evaluate_samples=5"),
         (["+optim.phases.critc.lr=1"], "this model's phases are denoiser"),
