@@ -72,7 +72,7 @@ class Joint(Rule):
         if not isinstance(corruption, Chain):
             raise UserError(
                 "rule=joint is a step of chains of grey levels, corruption=uniform, absorbing or "
-                "gaussian_discrete, and this model's corruption is none. Type rule=fresh."
+                "gaussian_discrete, and this model's corruption is none. Type rule=bridge."
             )
 
     def law(self, corruption: Chain, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
