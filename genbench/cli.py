@@ -22,17 +22,18 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from genbench import help as help_page
-from genbench import validation
+from genbench import searchpath, unread, validation
 from genbench.configuration import SAMPLER_PARTS, conf_dir, resolve
 from genbench.errors import Stopped, UserError
 from genbench.harness import memory
 from genbench.harness.rundir import RunDirectory
-from genbench.words import spelled_out, unquoted
+from genbench.misspelt import REFUSALS, explained, refuse_dashes
+from genbench.unread import ending_with_the_reader, nobody_reads
+from genbench.words import key_of, spelled_out, unquoted
 
 TASKS = tuple(sorted(p.stem for p in (Path(__file__).parent / "tasks").glob("[a-z]*.py")))
 """Names of the tasks: the modules of genbench.tasks."""
@@ -78,11 +79,6 @@ class Sweep:
 
 _sweep = Sweep()
 _recalled: list[str] = []
-
-
-def key_of(override: str) -> str:
-    """The key an override sets: "sampler.steps" of "+sampler.steps=5", "sampler" of "sampler=ddim"."""
-    return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
 
 
 def recall(saved: Sequence[str], typed: Sequence[str]) -> list[str]:
@@ -132,8 +128,8 @@ def composed(overrides: Sequence[str], typed: Sequence[str] = ()) -> dict[str, A
     """
     try:
         cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
-    except HydraException as error:
-        raise UserError(str(error).splitlines()[0]) from error
+    except REFUSALS as error:
+        raise explained(error, overrides, conf_dir()) from error
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
@@ -210,16 +206,16 @@ def _entry(cfg: DictConfig) -> Any:
     except KeyboardInterrupt:
         print("genbench: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
-    except Exception:
-        if not multirun:
-            raise
-        _fail(traceback.format_exc(), multirun)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            raise SystemExit(unread.STATUS) from None
+        _fail(traceback.format_exc(), multirun, status=1)
 
 
-def _fail(message: str, multirun: bool) -> None:
+def _fail(message: str, multirun: bool, status: int = 2) -> None:
     print(message, file=sys.stderr)
     if not multirun:
-        raise SystemExit(2)
+        raise SystemExit(status)
     overrides = " ".join(HydraConfig.get().overrides.task)
     _sweep.failures.append(f"{overrides}: {message.strip().splitlines()[-1]}")
 
@@ -238,20 +234,36 @@ def main() -> None:
     register_resolvers()
     _sweep.runs.clear()
     _sweep.failures.clear()
-    try:
-        sys.argv[1:] = spelled_out(sys.argv[1:], TASKS)
-        _recalled[:] = _recalled_overrides(sys.argv[1:])
-        folder = conf_dir()
-    except UserError as error:
-        print(f"genbench: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    with ending_with_the_reader():
+        try:
+            _main(conf_dir())
+        except UserError as error:
+            print(f"genbench: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
+def _main(folder: Path) -> None:
+    sys.argv[1:] = spelled_out(sys.argv[1:], TASKS)
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
         print(help_page.text(folder, TASKS), end="")
         return
+    refuse_dashes(sys.argv[1:], folder)
+    _recalled[:] = _recalled_overrides(sys.argv[1:])
     # Among the overrides and before those typed now: Hydra takes options, such as -m, first or last.
     place = next((n for n, argument in enumerate(sys.argv) if n and "=" in argument), len(sys.argv))
     sys.argv[place:place] = _recalled
-    hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
+    typed = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    searchpath.check(typed)
+    # Asked for full errors it raises what it would print; what a task raises, `_entry` has seen to.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
+    except REFUSALS as error:
+        raise explained(error, typed, folder, TASKS) from error
+    _conclude_sweep()
+
+
+def _conclude_sweep() -> None:
     if _sweep.failures:
         print(f"\n{len(_sweep.failures)} of the jobs failed:", file=sys.stderr)
         for failure in _sweep.failures:

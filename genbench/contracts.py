@@ -317,6 +317,10 @@ class Corruption(ABC):
     def terminal(self, shape: Sequence[int], randomness: Randomness, fitted: Fitted) -> Tensor:
         """x at t = 1, where sampling starts."""
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises UserError where images of `shape` [C, H, W] cannot be destroyed so; all can by default."""
+        return None
+
     def known(self, x_t: Tensor) -> Tensor | None:
         """Where x_t is x0 itself for certain, bool of x_t's shape; None where that is never so."""
         return None

@@ -85,20 +85,22 @@ class Text:
 
 @dataclass(frozen=True)
 class Several:
-    """A list of what `each` accepts, of at least one unless it may be `empty`."""
+    """A list of what `each` accepts, of at least one unless it may be `empty`, all `different` or not."""
 
     each: Whole | Real | Text
     empty: bool = False
+    different: bool = False
 
     def accepts(self, value: Any) -> bool:
         return (
             isinstance(value, list)
             and (self.empty or bool(value))
             and all(self.each.accepts(one) for one in value)
+            and not (self.different and len(set(value)) < len(value))
         )
 
     def __str__(self) -> str:
-        return f"a list, [...], of which each is {self.each}"
+        return f"a list, [...], of which each is {self.each}{', no two the same' if self.different else ''}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ SETTINGS: Mapping[str, Whole | Real | Truth | TruthOr | OneOf | Several | Range]
     "sampler.graphs": OneOf((True, False, "trajectory")),
     "sampler.clip": TruthOr("dynamic"),
     "sampler.rule.eta": Real(zero=True),
+    "dataset.flip": Truth(),
     "metrics.n_samples": Whole(1),
+    "metrics.seeds": Several(Whole(0), different=True),
     "metrics.batch_size": Whole(1),
     "solvers.samplers": Several(Text()),
     "solvers.steps": Several(Whole(1)),

@@ -44,23 +44,28 @@ def spelled_out(arguments: Sequence[str], tasks: Sequence[str]) -> list[str]:
         most = "nothing" if setting is None else "one word"
         raise UserError(f"{task} takes {most} without a name, found {' '.join(words)}. Type NAME=VALUE.")
     listed = setting in SEVERAL
-    value = f"[{','.join(map(_quoted, words))}]" if listed else _plainly(words[0])
+    value = f"[{','.join(map(quoted, words))}]" if listed else _plainly(words[0])
     return [f"task={task}", f"{setting}={value}", *rest]
 
 
+def key_of(override: str) -> str:
+    """The key an override sets: "sampler.steps" of "+sampler.steps=5", "sampler" of "sampler=ddim"."""
+    return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+
+
 def unquoted(value: str) -> str:
-    """What `_quoted` was given; any other value as it is."""
+    """What `quoted` was given; any other value as it is."""
     if len(value) < 2 or not value[0] == value[-1] == "'":
         return value
     return value[1:-1].replace("\\'", "'").replace("\\\\", "\\")
 
 
-def _plainly(word: str) -> str:
-    """A word quoted only where Hydra would read something else than the word."""
-    return word if PLAIN.fullmatch(word) else _quoted(word)
-
-
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """A word as Hydra reads it unchanged, whatever is in it."""
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _plainly(word: str) -> str:
+    """A word quoted only where Hydra would read something else than the word."""
+    return word if PLAIN.fullmatch(word) else quoted(word)

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 from genbench import help as help_page
-from genbench.cli import TASKS, key_of, recall, sections
+from genbench.cli import TASKS, recall, sections
 from genbench.configuration import conf_dir
+from genbench.words import key_of
 
 
 def test_importing_genbench_and_its_command_line_does_not_import_torch():

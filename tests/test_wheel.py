@@ -6,13 +6,32 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from documents import ROOT, pages
 
-ROOT = Path(__file__).parent.parent
+
+def test_the_source_distribution_has_what_its_documentation_and_tests_read(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    for page in pages():
+        assert page.name in names
+        for link in page.links():
+            target = link.path.resolve().relative_to(ROOT).as_posix()
+            assert any(name == target or name.startswith(f"{target}/") for name in names), target
+    for folder in ("conf", "tests", "sweeps", "baselines/digits", "leaderboard/submissions"):
+        assert any(name.startswith(f"{folder}/") for name in names), folder
 
 
 @pytest.mark.slow

@@ -20,13 +20,15 @@ from genbench.baselines.recording import record
 from genbench.baselines.reproducing import again, compare
 from genbench.baselines.shelf import QUALITY, README, Baseline, baselines
 from genbench.errors import UserError
+from genbench.unread import ending_with_the_reader
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 1 where something is not in order."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with ending_with_the_reader():
+            return int(options.run(options))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

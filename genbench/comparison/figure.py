@@ -29,7 +29,7 @@ def draw(contenders: Sequence[Contender], path: Path) -> Path:
     titles, colours = names(contenders), [f"C{k % 10}" for k in range(len(contenders))]
     loss, score = figure.add_subplot(grid[0, :columns]), figure.add_subplot(grid[0, columns:])
     for contender, title, colour in zip(contenders, titles, colours, strict=True):
-        _losses(loss, contender, title, colour)
+        losses(loss, contender, title, colour)
         _scores(score, contender, title, colour)
     for axes, name in ((loss, "loss"), (score, "score")):
         axes.set(title=name, xlabel="training images seen")
@@ -52,11 +52,15 @@ def draw(contenders: Sequence[Contender], path: Path) -> Path:
     return path
 
 
-def _losses(axes: Any, contender: Contender, title: str, colour: str) -> None:
+def losses(axes: Any, contender: Contender, title: str, colour: str) -> None:
+    """Draws the losses of a run's phases over training images seen."""
     phases = [name for name in contender.logged() if name.endswith("/loss")]
     for style, phase in zip(cycle(STYLES), phases, strict=False):
         label = title if len(phases) == 1 else f"{title}: {phase.removesuffix('/loss')}"
-        axes.plot(*contender.curve(phase), style, color=colour, label=label, linewidth=1)
+        images, values = contender.curve(phase)
+        # A line of one point is not seen.
+        marker = "o" if len(images) == 1 else ""
+        axes.plot(images, values, style, color=colour, label=label, linewidth=1, marker=marker, markersize=4)
 
 
 def _scores(axes: Any, contender: Contender, title: str, colour: str) -> None:

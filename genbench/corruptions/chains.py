@@ -76,9 +76,7 @@ class Chain(Discrete):
 
     def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> CategoricalLaw:
         if fresh < 1:
-            raise UserError(
-                f"{type(self).__name__} cannot tell its noise from x_t. Type rule=bridge or rule=fresh."
-            )
+            raise UserError("This corruption cannot tell its noise from x_t. Type rule=bridge or rule=fresh.")
         if x0.logits is None:
             return CategoricalLaw(self.marginal(tokens(x0.mean, self.levels), s))
         return CategoricalLaw(self.forward(probabilities(x0, self.levels), s))

@@ -61,5 +61,5 @@ class Timed(Corruption):
 
     def renoised(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor, fresh: float) -> Law:
         if fresh < 1:
-            raise UserError(f"{type(self).__name__} cannot tell its noise. Type rule=fresh or rule=bridge.")
+            raise UserError("This corruption cannot tell its noise. Type rule=fresh or rule=bridge.")
         return Recorrupted(self, x0.mean, s)

@@ -6,6 +6,7 @@ and what follows is `HIDDEN`. Where a unit stood is not said: a model has to fin
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,10 @@ class Blocks(Units):
     def split(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         if height % self.side or width % self.side:
-            raise UserError(f"blocks of side {self.side} do not fill images of {height} x {width} pixels")
+            raise UserError(
+                f"corruption.units.side={self.side}: blocks of that side do not fill images of {height} x "
+                f"{width} pixels. Type corruption.units.side={math.gcd(height, width, 4)}."
+            )
         patches = images.unflatten(3, (-1, self.side)).unflatten(2, (-1, self.side))  # B C h p w p
         return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
@@ -144,6 +148,9 @@ class Deletion(Timed):
                 "corruption.units._target_=genbench.corruptions.deletion.Columns (Rows, Blocks)."
             )
         self.units, self.tolerance = units, tolerance
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        self.units.split(torch.empty(1, *shape, device="meta"))
 
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
         length = self.units.split(torch.empty(1, *shape[1:], device="meta")).shape[1]

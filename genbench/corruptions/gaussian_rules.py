@@ -38,16 +38,16 @@ class GaussianRule(Rule):
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
         if not isinstance(corruption, Linear):
             raise UserError(
-                f"The rule {self} is a step of Gaussian corruption, and this model's is "
-                f"{type(corruption).__name__}. Type rule=fresh, or another that this corruption has."
+                "The rule of this sampler is a step of Gaussian corruption, which this model's is not. Type "
+                "sampler=restore rule=fresh, or sampler=restore alone for the rule that suits the corruption."
             )
         unknown = torch.zeros(1, 1, 1, 1)
         x0 = Posterior(unknown, variance=unknown, share=unknown)
         step = self.coefficients(corruption.level(s), corruption.level(t), x0)
         if not all(bool(each.isfinite().all()) for each in step):
             raise UserError(
-                f"The first step of {self} is not finite: this corruption leaves nothing of the data at its "
-                "first time. Type grid.start=0.999."
+                "The first step of this sampler is not finite: this corruption leaves nothing of the data at "
+                "its first time. Type grid.start=0.999."
             )
 
     @abstractmethod

@@ -58,8 +58,8 @@ class Confident(Rule):
         cells = corruption.order if isinstance(corruption, Mask) else None
         if not isinstance(cells, Counted) or cells.patch > 1 or cells.shared:
             raise UserError(
-                "rule=confident shows single pixels of corruption=mask, in counted order; found "
-                f"{type(corruption).__name__}. Type rule=bridge or rule=fresh."
+                "rule=confident shows single pixels of corruption=mask, so many at a time, and this model's "
+                "corruption is another. Type rule=bridge or rule=fresh."
             )
 
     def check_estimate(self, x0: Posterior) -> None:

@@ -31,8 +31,8 @@ class Order(ABC):
     bridges = True
 
     def __init__(self, patch: int = 1, shared: bool = False) -> None:
-        if patch < 1:
-            raise UserError(f"corruption.order.patch={patch}: expected the side of a patch in pixels.")
+        if not isinstance(patch, int) or patch < 1:
+            raise UserError(f"corruption.order.patch={patch}: type the side of a patch in pixels, from 1 up.")
         self.patch, self.shared = patch, shared
 
     def cells(self, pixels: Tensor) -> Tensor:
@@ -63,13 +63,12 @@ class Order(ABC):
 
     def remaining(self, hidden: Tensor, s: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         """`remain`, of cells."""
-        raise UserError(f"Masks in {type(self).__name__} order know no bridge. Type rule=fresh.")
+        raise UserError("Masks in this order know no bridge. Type rule=fresh.")
 
     def check_bound(self, steps: int | None) -> None:
         """Raises UserError where `rate` is unknown."""
         raise UserError(
-            f"Masks in {type(self).__name__} order have no bound of the likelihood. "
-            "Type corruption=mask_independent."
+            "Masks in this order have no bound of the likelihood. Type corruption=mask_independent."
         )
 
     def rate(self, t: Tensor, steps: int | None, cells: int) -> Tensor:
@@ -111,7 +110,7 @@ class Counted(Order):
         if steps is None:
             # All is hidden at t = 1 alone, which has no share in an integral over t.
             raise UserError(
-                "Masks in Counted order have a bound of the likelihood in discrete times. "
+                "Masks in counted order have a bound of the likelihood in discrete times. "
                 "Type corruption.steps= and the number of pixels, or corruption=mask_independent."
             )
 
@@ -190,6 +189,14 @@ class Mask(Timed):
     @property
     def bridges(self) -> bool:
         return self.order.bridges
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        patch, side = self.order.patch, min(shape[-2:])
+        if patch > side:
+            raise UserError(
+                f"corruption.order.patch={patch} is larger than images of {shape[-2]} x {shape[-1]} pixels. "
+                f"Type corruption.order.patch={max(1, side // 2)}, or less."
+            )
 
     def draw(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
         return self.order.draw(randomness.uniform(shape[1:], stream=Stream.NOISE))

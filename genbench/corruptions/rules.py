@@ -32,16 +32,20 @@ class Mixed(Rule):
         if not 0 <= self.sigma_tilde <= 1:
             raise UserError(f"rule.sigma_tilde={self.sigma_tilde}: expected a share from 0 to 1.")
 
+    def __str__(self) -> str:
+        names = {0.0: "deterministic", 1.0: "fresh"}
+        return f"rule={names.get(self.sigma_tilde, 'mixed')}"
+
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
         if self.sigma_tilde < 1 and not corruption.invertible_in_noise:
             raise UserError(
-                f"The rule {self} keeps the noise in x_t, which the corruption "
-                f"{type(corruption).__name__} cannot recover. Type rule=fresh or rule=bridge."
+                f"{self} keeps noise of x_t, which this model's corruption cannot recover. Type rule=fresh "
+                "or rule=bridge."
             )
         if 0 < self.sigma_tilde < 1 and not corruption.gaussian_noise:
             raise UserError(
-                f"The rule {self} mixes two draws of noise, which must be Gaussian, and that of "
-                f"{type(corruption).__name__} is not. Type rule=fresh or rule=deterministic."
+                f"{self} mixes two draws of noise, which must be Gaussian, and that of this model's "
+                "corruption is not. Type rule=fresh or rule=deterministic."
             )
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
@@ -54,7 +58,7 @@ class Bridge(Rule):
 
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
         if not corruption.bridges:
-            raise UserError(f"This {type(corruption).__name__} knows no bridge. Type rule=fresh.")
+            raise UserError("rule=bridge: this model's corruption knows none. Type rule=fresh.")
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
         return corruption.bridge(x_t, x0, s, t)
@@ -67,8 +71,8 @@ class Joint(Rule):
     def check(self, corruption: Any, s: Tensor, t: Tensor) -> None:
         if not isinstance(corruption, Chain):
             raise UserError(
-                f"rule=joint is a step of chains of grey levels, and this corruption is "
-                f"{type(corruption).__name__}. Type rule=bridge."
+                "rule=joint is a step of chains of grey levels, corruption=uniform, absorbing or "
+                "gaussian_discrete, and this model's corruption is none. Type rule=bridge."
             )
 
     def law(self, corruption: Chain, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:
@@ -88,15 +92,14 @@ class LessDegraded(Rule):
         if corruption.steps is None or abs(float(t - s) * corruption.steps - 1) > 1e-6:
             own = "" if corruption.steps else "corruption.steps=100 "
             raise UserError(
-                "The rule LessDegraded takes one of the corruption's own steps at a time. "
+                "sampler=ihdm, of model=ihdm, takes one of the corruption's own steps at a time. "
                 f"Type {own}sampler.steps={corruption.steps or 100} grid=uniform."
             )
 
     def check_estimate(self, x0: Posterior) -> None:
         if x0.earlier is None:
             raise UserError(
-                f"The rule {self} needs the own estimate of a model of inverse heat. "
-                "Type model=ihdm draw=mean."
+                "sampler=ihdm needs the own estimate of a model of inverse heat. Type model=ihdm draw=mean."
             )
 
     def law(self, corruption: Any, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> Law:

@@ -104,7 +104,8 @@ def decode(data: bytes, channels: int, resolution: int, preparation: Preparation
     except Image.DecompressionBombError as error:
         raise UserError(f"{where} is far too large: {error}.") from error
     except _BROKEN as error:
-        raise UserError(f"{where} is not a readable PNG, JPEG or WebP image ({error}).") from error
+        reason = "no such picture" if isinstance(error, PIL.UnidentifiedImageError) else error
+        raise UserError(f"{where} is not a readable PNG, JPEG or WebP image ({reason}).") from error
     if image.width * image.height > MAX_PIXELS:
         raise UserError(
             f"{where} has {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are decoded."

@@ -127,7 +127,7 @@ class Categorical(Estimator):
             return
         if not isinstance(corruption, Bounds):
             raise UserError(
-                f"estimator.bound={self.bound}: {type(corruption).__name__} has no bound of the likelihood. "
+                f"estimator.bound={self.bound}: this corruption has no bound of the likelihood. "
                 "Type estimator.bound=0 estimator.cross_entropy=1."
             )
         corruption.check_bound()

@@ -43,6 +43,7 @@ class Denoising(Generator):
         self.network = network
         self.corruption = corruption
         self.estimator = estimator
+        corruption.check_shape(image_shape)
         channels, height, width = image_shape
         self.image_shape = (channels, height, width)
         self.classes = classes

@@ -70,8 +70,8 @@ class Regression(Estimator):
     def check(self, corruption: Corruption) -> None:
         if not isinstance(corruption, Linear):
             raise UserError(
-                f"estimator=regression reads noise and signal off x_t, and {type(corruption).__name__} has "
-                "none of these. Type estimator=restoration."
+                "estimator=regression reads noise and signal off x_t, which this corruption has not. Type "
+                "estimator=restoration."
             )
 
     def seen(self, x_t: Tensor, t: Tensor, corruption: Linear) -> Tensor:
@@ -131,7 +131,7 @@ class Dissipation(Estimator):
         if not isinstance(corruption, Additive) or corruption.steps is None:
             raise UserError(
                 "estimator=dissipation predicts one step less of a degradation in discrete steps, such as "
-                f"corruption=blur corruption.steps=100; found {type(corruption).__name__}."
+                "corruption=blur corruption.steps=100."
             )
 
     def loss(self, trial: Trial, corruption: Additive) -> Losses:
@@ -167,7 +167,7 @@ class Hybrid(Regression):
         if not isinstance(corruption, Gaussian) or corruption.steps is None:
             raise UserError(
                 "estimator=hybrid needs the variational bound of Gaussian corruption in discrete times, "
-                f"such as corruption=vp schedule=cosine; found {type(corruption).__name__}."
+                "such as corruption=vp schedule=cosine."
             )
 
     def loss(self, trial: Trial, corruption: Any) -> Losses:

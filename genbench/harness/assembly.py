@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,9 @@ def build(config: Mapping[str, Any], what: str) -> Any:
             cause = cause.__cause__  # what a nested part said stands behind the names of those around it
         if isinstance(cause, UserError):
             raise cause from None
-        raise UserError(f"The {what} could not be built from its configuration: {cause}") from error
+        inside = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+        place = f" (at {inside[1]})" if inside else ""
+        raise UserError(f"The {what} could not be built from its configuration{place}: {cause}") from error
 
 
 def parameter_count(generator: Generator) -> int:

@@ -107,6 +107,11 @@ def restore(config: Mapping[str, Any], assembly: Assembly) -> tuple[Generator, T
         state = Checkpoints.read(local(config["checkpoint"]))
     else:
         newest = checkpoints.best() if config["checkpoint"] == "best" else checkpoints.latest()
+        if newest is None and checkpoints.latest() is not None:
+            raise UserError(
+                "checkpoint=best: nothing was scored on the way, so none is known to be best. Leave it out "
+                "for the newest, or train with trainer.evaluate_every=N."
+            )
         if newest is None:
             raise UserError(
                 f"{directory.checkpoints} has no readable checkpoint. Train first, or give checkpoint=PATH."

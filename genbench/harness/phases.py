@@ -57,7 +57,10 @@ class Optimisation:
         self.parameters = [p for p in phase.params.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError(f"Phase {phase.name!r} has no parameters to optimise.")
-        self.optimizer = recipe.optimizer(self.parameters, lr=recipe.lr)
+        try:
+            self.optimizer = recipe.optimizer(self.parameters, lr=recipe.lr)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optim.optimizer could not be built from its settings: {error}") from error
 
     def gradients(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Leaves the loss's gradient, averaged over ranks, in `.grad`; returns the scalars to log."""

@@ -31,8 +31,8 @@ def check_sampler(sampler: Sampler, model: Generator, name: str) -> None:
         return
     fitting = [choice for choice, kind in known_samplers().items() if isinstance(model, kind.needs)]
     raise UserError(
-        f"sampler={name} needs a model that has the capability {sampler.needs.__name__}; "
-        f"{type(model).__name__} has not. Samplers that fit: {', '.join(fitting) or 'none in conf/sampler'}."
+        f"sampler={name} draws from models of another kind than this one. Samplers that fit: "
+        f"{', '.join(fitting) or 'none in conf/sampler'}."
     )
 
 
@@ -40,13 +40,11 @@ def check_trainable(model: Generator) -> None:
     """Raises UserError for a generator without phases."""
     if isinstance(model, Pretrained):
         raise UserError(
-            f"{type(model).__name__} comes with its weights: type task=evaluate or task=sample, and a new "
-            "run_dir=PATH."
+            "This model comes with its weights: type task=evaluate or task=sample, and a new run_dir=PATH."
         )
     if not model.phases():
         raise UserError(
-            f"{type(model).__name__} has nothing to train. Oracles are for task=solvers, which compares "
-            "samplers on them."
+            "This model has nothing to train. Oracles are for task=solvers, which compares samplers on them."
         )
 
 
@@ -73,11 +71,6 @@ def check_conditional(model: Generator, config: Mapping[str, Any]) -> None:
 def check_numbers(config: Mapping[str, Any], world: int) -> None:
     """Raises UserError for numbers that would only be refused when the run is over."""
     metrics, settings = config["metrics"], config["trainer"]
-    seeds = metrics["seeds"]
-    if not seeds or len(set(seeds)) < len(seeds) or any(not isinstance(s, int) or s < 0 for s in seeds):
-        raise UserError(
-            f"metrics.seeds={seeds}: type different whole numbers, such as metrics.seeds=[0,1,2]."
-        )
     least = max(SPLITS, world)
     scored = {"metrics.n_samples": metrics["n_samples"]}
     if settings["evaluate_every"]:

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from genbench.configuration import refuse_resume
 from genbench.errors import UserError
 from genbench.harness.durable import replace_file
+from genbench.searchpath import anchored
 
 
 class RunDirectory:
@@ -42,10 +43,7 @@ class RunDirectory:
     def config(self) -> dict[str, Any]:
         """The resolved configuration of the run that lives here; UserError where none does."""
         if not self.started:
-            raise UserError(
-                f"{self.path} holds no run (no config.yaml). Give the run_dir=PATH of a run, or start one "
-                f"with python -m genbench run_dir={self.path}."
-            )
+            raise self._absent(self.config_file)
         config = OmegaConf.to_container(OmegaConf.load(self.config_file))
         if not isinstance(config, dict):
             raise UserError(f"{self.config_file} is not a configuration.")
@@ -54,8 +52,14 @@ class RunDirectory:
     def overrides(self) -> list[str]:
         """What was typed when it was started; UserError where no run lives here."""
         if not self.overrides_file.is_file():
-            raise UserError(f"run_dir={self.path} holds no run (no overrides.yaml there).")
+            raise self._absent(self.overrides_file)
         return [str(entry) for entry in OmegaConf.load(self.overrides_file)]
+
+    def _absent(self, file: Path) -> UserError:
+        return UserError(
+            f"run_dir={self.path} holds no run (no {file.name}). Type the run_dir=PATH of a run, or start "
+            f"one with python -m genbench run_dir={self.path}."
+        )
 
     def begins(self, typed: Collection[str]) -> bool:
         """Does a run without training begin here, of a model or an experiment among the keys typed?
@@ -99,7 +103,7 @@ class RunDirectory:
         if fresh:
             self.metrics_file.unlink(missing_ok=True)
         _write(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-        _write(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+        _write(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(anchored(overrides))))
 
 
 def _write(file: Path, text: str) -> None:

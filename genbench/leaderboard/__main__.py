@@ -15,13 +15,15 @@ from genbench.leaderboard.page import schemas, write
 from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.submission import SUBMISSION
 from genbench.leaderboard.submitting import submit
+from genbench.unread import ending_with_the_reader
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 1 where something is not in order."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with ending_with_the_reader():
+            return int(options.run(options))
     except UserError as error:
         # Lines of ours stay lines; what strangers wrote inside them cannot drive the terminal.
         print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)

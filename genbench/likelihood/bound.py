@@ -99,8 +99,8 @@ class BoundLikelihood:
         corruption = getattr(model, "corruption", None)
         if not isinstance(corruption, Gaussian) or corruption.steps is None:
             raise UserError(
-                f"the variational bound is a sum over discrete times of a Gaussian corruption, and "
-                f"{type(model).__name__} has none. Type likelihood=ode."
+                "the variational bound is a sum over discrete times of a Gaussian corruption, and this model "
+                "has none. Type likelihood=ode."
             )
 
     def __call__(self, model: Any, images: Tensor, levels: int, randomness: Randomness) -> Tensor:

@@ -47,8 +47,8 @@ class CategoricalBound:
         corruption = getattr(model, "corruption", None)
         if not isinstance(corruption, Bounds):
             raise UserError(
-                f"likelihood=categorical is a bound of models of grey levels, not of this "
-                f"{type(model).__name__}. Type likelihood=ode or likelihood=bound."
+                "likelihood=categorical is a bound of models of grey levels, and this is none. "
+                "Type likelihood=ode or likelihood=bound."
             )
         corruption.check_bound()
         if steps := model.corruption.steps:

@@ -46,8 +46,8 @@ class ODELikelihood:
         """Raises UserError where the model has no probability-flow ODE."""
         if not isinstance(getattr(model, "corruption", None), Gaussian):
             raise UserError(
-                "metrics=likelihood integrates the ODE of a Gaussian corruption, and "
-                f"{type(model).__name__} has none. Leave likelihood out of metrics, "
+                "metrics=likelihood integrates the ODE of a Gaussian corruption, and this model "
+                "has none. Leave likelihood out of metrics, "
                 "or type likelihood=categorical where the model is one of grey levels."
             )
 

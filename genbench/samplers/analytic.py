@@ -49,7 +49,7 @@ class Analytic(Restore):
         self.images = images
 
     def check(self, model: Any) -> None:
-        require_gaussian(self, model)
+        require_gaussian(model)
         super().check(model)
 
     @torch.inference_mode()

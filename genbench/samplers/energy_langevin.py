@@ -120,7 +120,7 @@ class EnergyLangevin(Sampler):
     def check(self, model: Any) -> None:
         if self.jump and not hasattr(model, "reference_sigma"):
             raise UserError(
-                f"the last step of energy_langevin is a jump by sigma_0^2 grad E, and {type(model).__name__} "
+                "the last step of energy_langevin is a jump by sigma_0^2 grad E, and this model "
                 "has no reference_sigma to say what sigma_0 is. Give it one, or type sampler.jump=false."
             )
 

@@ -47,9 +47,7 @@ class FittedPrior(Sampler):
         `randomness` serves the images of one batch.
         """
         if not isinstance(model, Autoencodes):
-            raise UserError(
-                f"a prior is fitted to codes, and {type(model).__name__} has no encoder; type sampler=decode"
-            )
+            raise UserError("a prior is fitted to codes, and this model has no encoder; type sampler=decode")
         collected: list[Tensor] = []
         seen: set[int] = set()
         for batch in batches:

@@ -140,8 +140,8 @@ class Rho(Grid):
         largest, smallest = self.sigma_max or noisiest, self.sigma_min or cleanest
         if not smallest < largest < float("inf"):
             raise UserError(
-                f"grid.sigma_max={largest} and grid.sigma_min={smallest}: expected finite, max above min. A "
-                "path that ends in pure noise, like flow, needs grid.sigma_max=80 or so."
+                f"grid.sigma_max={largest} and grid.sigma_min={smallest}: expected finite, max above min. Of "
+                "a path that ends in pure noise, like flow's, choose where to begin: type grid.sigma_max=80."
             )
         roots = torch.linspace(
             largest ** (1 / self.rho), smallest ** (1 / self.rho), steps, dtype=torch.float64
@@ -158,7 +158,6 @@ def _start(start: float) -> float:
 def _schedule(corruption: Corruption) -> Any:
     if not isinstance(corruption, Gaussian):
         raise UserError(
-            f"This grid is spaced by noise levels, and {type(corruption).__name__} has none. "
-            "Type grid=uniform."
+            "This grid is spaced by noise levels, and this model's corruption has none. Type grid=uniform."
         )
     return corruption.schedule

@@ -103,14 +103,14 @@ class GaussianIterative(Iterative):
     """A sampler that needs a score or a schedule, which only Gaussian corruptions have."""
 
     def check(self, model: Any) -> None:
-        require_gaussian(self, model)
+        require_gaussian(model)
         super().check(model)
 
 
-def require_gaussian(sampler: Sampler, model: Any) -> None:
+def require_gaussian(model: Any) -> None:
     """Raises UserError where the model's corruption is not Gaussian."""
     if not isinstance(model.corruption, Gaussian):
         raise UserError(
-            f"{type(sampler).__name__} solves an equation of Gaussian corruption, and this model's is "
-            f"{type(model.corruption).__name__}. Choose a sampler that takes estimates alone."
+            "This sampler solves an equation of Gaussian corruption (vp, ve, subvp, edm, flow), which this "
+            "model's is not. Type sampler=restore, which needs estimates alone."
         )

@@ -117,7 +117,7 @@ class RungeKutta45(Backwards):
         self.rtol, self.atol, self.start, self.end, self.denoise = rtol, atol, start, end, denoise
 
     def check(self, model: Any) -> None:
-        require_gaussian(self, model)
+        require_gaussian(model)
         super().check(model)
 
     def estimates(self) -> None:

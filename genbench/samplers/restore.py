@@ -55,12 +55,12 @@ class Restore(Iterative):
         self.rule.check(model.corruption, second, first)
         if first < 1 and not isinstance(model.corruption, Linear):
             raise UserError(
-                f"{type(model.corruption).__name__} has a law to start from at t = 1, and this grid starts "
-                f"at {float(first):g}. Type grid=uniform."
+                "This model's corruption has a law to start from at t = 1, and this grid starts at "
+                f"{float(first):g}. Type grid=uniform."
             )
         self.rule.check_estimate(self.draw.given(example(model)))
         if self.corrector is not None:
-            require_gaussian(self, model)
+            require_gaussian(model)
 
     def fit(self, model: Any, batches: Iterable[Batch], randomness: Randomness) -> Fitted:
         times = self.times(model.corruption)[:-1]

@@ -60,7 +60,7 @@ class OracleJudge(Judge):
     def __init__(self, model: Generator, samples: int, seed: int, device: torch.device) -> None:
         if not isinstance(model, Oracle):
             raise UserError(
-                f"{type(model).__name__} knows no law to compare with. Give a trained run as run_dir=PATH, "
+                "This model knows no law to compare with. Give a trained run as run_dir=PATH, "
                 "or leave model unset for an oracle."
             )
         self.model, self.samples, self.seed, self.device = model, samples, seed, device

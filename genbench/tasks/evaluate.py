@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from genbench.cli import Typed, key_of
+from genbench.cli import Typed
 from genbench.configuration import config_hash
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
@@ -20,6 +20,7 @@ from genbench.harness.progress import Progress
 from genbench.harness.recording import describe, git_state
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.scoring import build_scoring
+from genbench.words import key_of
 
 
 def run(config: dict[str, Any], typed: Typed) -> float:

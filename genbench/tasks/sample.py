@@ -2,19 +2,22 @@
 
 format=png (the default) gives <run_dir>/samples/<sampler>-step<N>/, a folder of this sampler's images of
 these weights and nothing else, format=npz the same beside it as one array. Either can be scored as it is,
-here and by other suites; see `genbench.harness.exporting`.
+here and by other suites; see `genbench.harness.exporting`. Images of other settings than the run's own have
+names of their own, <sampler>-step<N>-<what was typed>-<hash>; the same settings again replace what was there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genbench.cli import Typed, key_of
+from genbench.cli import Typed
+from genbench.configuration import SAMPLER_PARTS, SHOWN, config_hash
 from genbench.contracts import UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
@@ -26,9 +29,13 @@ from genbench.harness.pictures import save_grid
 from genbench.harness.progress import Progress
 from genbench.harness.rundir import RunDirectory
 from genbench.harness.sampling import Drawn
+from genbench.words import key_of
 
 GRID = 256
 """Images the grid shows at most."""
+
+LONGEST = 60
+"""Characters of what was typed that a name has at most; file systems allow 255 in all."""
 
 
 def run(config: dict[str, Any], typed: Typed) -> None:
@@ -56,10 +63,35 @@ def run(config: dict[str, Any], typed: Typed) -> None:
             progress.update(len(drawn.index))
             yield drawn
 
-    path = directory.samples / f"{config['sampler']['name']}-step{trained.steps}"
+    path = directory.samples / name_of(assembly.config, directory.config(), typed.now, trained.steps)
+    before = set(directory.samples.glob("*"))
     with Progress(config["n"], "sampling", unit="image") as progress:
         written = FORMATS[config["format"]](drawing(progress), path)
     grid = save_grid(torch.cat(shown), path.with_name(f"{path.name}-grid.png"))
     print(
         f"{config['n']} images of {directory.path} at step {trained.steps:,} in {written}, together in {grid}"
     )
+    if written in before:
+        print(f"{written.name} held earlier images of the same settings, which these replace")
+
+
+def name_of(config: Mapping[str, Any], saved: Mapping[str, Any], typed: Sequence[str], step: int) -> str:
+    """What the images of `config` are called in the run whose own configuration is `saved`.
+
+    typed: the overrides typed now. Two names are equal where sampler, seed and weights are.
+    """
+    name = f"{config['sampler']['name']}-step{step}"
+    if (drawn := _drawn(config)) == _drawn(saved):
+        return name
+    parts = {"sampler", *SAMPLER_PARTS, "metrics.seeds", "checkpoint"}
+    words = [each.partition("=") for each in typed if {key_of(each), key_of(each).split(".")[0]} & parts]
+    told = "-".join(f"{key.split('.')[-1]}={value}" for key, _, value in words if key != "sampler")
+    safe = re.sub(r"[^\w.=+-]+", "_", re.sub(r"[\[\]'\"]", "", told))[:LONGEST]
+    return "-".join(filter(None, [name, safe, drawn[:SHOWN]]))
+
+
+def _drawn(config: Mapping[str, Any]) -> str:
+    """A hash of what images depend on besides the run: sampler, evaluation seed, another's checkpoint."""
+    checkpoint = config.get("checkpoint")
+    parts = {"sampler": config["sampler"], "seed": config["metrics"]["seeds"][0]}
+    return config_hash({**parts, "weights": None if checkpoint == "best" else checkpoint})

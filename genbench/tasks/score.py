@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from genbench.cli import Typed, key_of
+from genbench.cli import Typed
 from genbench.contracts import UserError
 from genbench.data.arrays import load_images
 from genbench.harness.assembly import Assembly
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.recording import spread
 from genbench.harness.scoring import build_scoring
+from genbench.words import key_of
 
 
 def run(config: dict[str, Any], typed: Typed) -> float:

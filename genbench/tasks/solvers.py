@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from genbench.cli import Typed, composed, key_of, recall
+from genbench.cli import Typed, composed, recall
 from genbench.configuration import SAMPLER_PARTS, config_hash
 from genbench.contracts import Sampler, UserError
 from genbench.harness import preflight
@@ -32,6 +32,7 @@ from genbench.harness.sampling import Source
 from genbench.harness.scoring import build_scoring
 from genbench.solvers.judges import Judge, OracleJudge, ScoreJudge, Verdict
 from genbench.solvers.report import Effort, Name, Point, plot, table
+from genbench.words import key_of
 
 EFFORTS = {"steps": Effort("steps"), "tolerances": Effort("rtol", ("atol",), rising=False)}
 """What is varied of a sampler that has it, by the name of the list in `solvers` that says the amounts."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from genbench.cli import Typed
 from genbench.configuration import config_hash
-from genbench.contracts import Sampler
+from genbench.contracts import Sampler, UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.checkpoint import Checkpoint
@@ -29,6 +29,11 @@ VALIDATION_SEED = 2**32 - 1
 
 def run(config: dict[str, Any], typed: Typed) -> float:
     """Trains what `config` says and returns the main metric."""
+    if config["checkpoint"] is not None:
+        raise UserError(
+            "checkpoint= is of runs that are trained: task=evaluate, task=sample. Training goes on from its "
+            "own newest checkpoint; type the run's run_dir=PATH."
+        )
     git_state()
     device = resolve_device(config["device"])
     ranks = Ranks.initialise(device)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.cli import Typed, key_of
+from genbench.cli import Typed
 from genbench.contracts import ClassConditional, Denoises, Posterior, UserError
 from genbench.corruptions.masking import HIDDEN
 from genbench.harness import preflight
@@ -26,6 +26,7 @@ from genbench.harness.pictures import save_grid, save_labelled
 from genbench.harness.rundir import RunDirectory
 from genbench.ops.quantize import dequantize, quantize
 from genbench.ops.random import Keys
+from genbench.words import key_of
 
 MOST = 16
 """Rows of the picture at most; fewer where `n` is smaller."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
 from genbench.cli import TASKS
 from genbench.comparison.contender import Contender, names
-from genbench.comparison.figure import draw
+from genbench.comparison.figure import draw, losses
 from genbench.comparison.report import cost, report, scores, settings
 from genbench.configuration import config_hash, group_hash
 from genbench.errors import UserError
@@ -204,6 +206,22 @@ def test_the_picture_shows_every_run(tmp_path: Path) -> None:
     green = (lower == (0, 200, 0)).all(-1).any(0)  # of the grids that `run` made
     left = np.array_split(green, 3)
     assert [bool(third.any()) for third in left] == [True, True, False]
+
+
+def test_a_loss_that_was_logged_once_is_drawn_as_a_point(tmp_path: Path) -> None:
+    """A line through one point has no extent; `ink` is what its panel has besides that of a run without."""
+
+    def ink(*rows: dict[str, float]) -> int:
+        name = str(len(list(tmp_path.iterdir())))
+        figure = Figure()
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 160), ylim=(0, 1))
+        losses(axes, run(tmp_path / name, rows=[*rows, {"step": 10, "images_seen": 80}]), "a", "C0")
+        figure.canvas.draw()
+        return int((np.asarray(figure.canvas.buffer_rgba())[..., :3] == (0x1F, 0x77, 0xB4)).all(-1).sum())
+
+    assert ink() == 0
+    assert ink({"step": 10, "denoiser/loss": 0.5, "images_seen": 80}) > 10
 
 
 def test_runs_are_named_by_as_little_as_tells_them_apart(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_units_are_read_in_order():
 
 
 def test_blocks_must_fill_the_image():
-    with pytest.raises(UserError, match="side 5"):
+    with pytest.raises(UserError, match=r"side=5.*Type corruption\.units\.side=4"):
         Deletion(Blocks(5)).draw((1, *SHAPE), Keys(torch.arange(1), 0))
 
 

@@ -152,8 +152,17 @@ def test_patches_are_hidden_whole_also_at_edges(patch, shared):
 
 
 def test_patches_have_pixels():
-    with pytest.raises(UserError, match=r"order\.patch=0"):
-        Counted(patch=0)
+    for patch in (0, "a", 1.5):
+        with pytest.raises(UserError, match=rf"order\.patch={patch}"):
+            Counted(patch=patch)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12)])
+def test_a_patch_that_is_larger_than_the_image_is_refused(shape):
+    for order in (Counted(patch=8), Independent(patch=3)):
+        Mask(order).check_shape(shape)
+    with pytest.raises(UserError, match=r"Type corruption\.order\.patch=4"):
+        Mask(Counted(patch=9)).check_shape(shape)
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 5), (2, 3, 7)])

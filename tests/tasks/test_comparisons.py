@@ -45,7 +45,7 @@ def test_samplers_are_compared_on_an_oracle(tmp_path):
     assert found["heun", 12.0]["value"] < found["heun", 3.0]["value"]
     assert found["rk45", 1e-3]["value"] < 3 * found["rk45", 1e-3]["floor"]
     assert set(written["left_out"]) == {"nosuch", "decode", "ddim schedule=su"}
-    assert "Could not find 'sampler/nosuch'" in said
+    assert "there is no sampler=nosuch" in said
     assert "| `heun` |" in said
     assert (next((tmp_path / "runs").iterdir()) / "solvers.png").is_file()
 

@@ -174,12 +174,52 @@ def test_what_made_the_weights_cannot_be_changed_after(trained):
     assert "optim cannot be changed" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("checkpoint=best", "train with trainer.evaluate_every=N"),
+        ("metrics.seeds=3", "metrics.seeds=3: type a list"),
+        ("sampler.rule.etta=1", "Did you mean sampler.rule.eta"),
+        ("n=0", "n=0: type a whole number from 1 up"),
+    ],
+)
+def test_mistakes_about_a_finished_run_are_answered_too(trained, typed, said):
+    for task in ("evaluate", "sample"):
+        refused = genbench(f"task={task}", f"run_dir={trained}", typed, check=False)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+
+
 def test_sampled_images_are_the_runs_own(trained):
     genbench("task=sample", f"run_dir={trained}", "n=3")
     folder = trained / "samples" / "ddim-step6"
     pixels = np.stack([np.asarray(Image.open(folder / f"{i:06d}.png")) for i in range(3)])
     expected = np.load(trained / "samples" / "samples.npz")["arr_0"][:3, ..., 0]
     assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_samples_of_other_settings_have_a_name_of_their_own(trained):
+    def sampled(*typed):
+        before = set((trained / "samples").iterdir())
+        said = genbench("task=sample", f"run_dir={trained}", "n=2", *typed).stdout
+        made = {path.name for path in set((trained / "samples").iterdir()) - before if path.is_dir()}
+        return made, "which these replace" in said
+
+    sampled()
+    assert sampled() == (set(), True)  # the same again
+    assert sampled("sampler.steps=3", "sampler.batch_size=1") == (set(), True)  # typed, and the run's own
+    for typed, word in (("sampler.rule.eta=0.5", "eta=0.5"), ("metrics.seeds=[3]", "seeds=3")):
+        (name,), replaced = sampled(typed)
+        assert name.startswith(f"ddim-step6-{word}-")
+        assert not replaced
+    assert sampled("sampler.rule.eta=0.5") == (set(), True)
+    # Without words of its own, and with other steps than the run's.
+    (name,), _ = sampled("sampler=ddim")
+    assert name.startswith("ddim-step6-")
+    (name,), _ = sampled("sampler=heun", "sampler.steps=2")
+    assert name.startswith("heun-step6-steps=2-")
+    assert sampled("sampler=heun", "sampler.steps=2", "format=npz")[1] is False
+    assert sampled("sampler=heun", "sampler.steps=2", "format=npz")[1] is True
 
 
 def test_scoring_an_npz_gives_the_runs_own_scores(trained):
@@ -268,8 +308,13 @@ def test_a_multirun_shows_every_failure_and_finishes_the_rest(tmp_path):
         (["sampler.rule.eta=-1"], "sampler.rule.eta=-1"),
         (["sampler.steps=abc", "trainer.keep=0"], "trainer.keep=0"),
         (["task=score", "images=README.md"], "neither a folder nor a .zip"),
-        (["metrics.seeds=[]"], "metrics.seeds=[0,1,2]"),
-        (["metrics.seeds=[1,1]"], "different whole numbers"),
+        (["metrics.seeds=[]"], "metrics.seeds=[]: type a list, [...], of which each is a whole number"),
+        (["metrics.seeds=[1,1]"], "a whole number from 0 up, no two the same."),
+        (["metrics.seeds=3"], "metrics.seeds=3: type a list, [...]"),
+        (["dataset.flip=3"], "dataset.flip=3: type true or false"),
+        (["optim.optimizer.betas=3"], "could not be built"),
+        (["network.attention=8"], "(at network): 'int' object is not iterable"),
+        (["checkpoint=step.safetensors"], "checkpoint= is of runs that are trained"),
         (["metrics.n_samples=3"], "metrics.n_samples=3"),
         (["trainer.evaluate_every=1", "trainer.evaluate_samples=5"], "trainer.evaluate_samples=5"),
         (["+optim.phases.critc.lr=1"], "this model's phases are denoiser"),

@@ -58,6 +58,9 @@ def test_a_run_of_every_corruption_is_recorded_and_shown(tmp_path, name):
     assert (width - 2, height - 2) == (17 * 34, 2 * 34)
 
 
+BLOCKS = ["corruption.units._target_=genbench.corruptions.deletion.Blocks"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -75,6 +78,11 @@ def test_a_run_of_every_corruption_is_recorded_and_shown(tmp_path, name):
             "model=ihdm",
         ),
         (["model=udm", "corruption=mask", "grid=quadratic"], "grid=uniform"),
+        (["model=udm", "corruption=mask", "corruption.order.patch=16"], "Type corruption.order.patch=4"),
+        (
+            ["model=udm", "corruption=deletion", *BLOCKS, "+corruption.units.side=3"],
+            "corruption.units.side=4",
+        ),
         (["model=d3pm", "corruption.steps=null"], "corruption.steps=1000"),
         (["model=d3pm", "corruption=uniform", "corruption.steps=null"], "corruption.steps=1000"),
         (["model=d3pm", "estimator=d3pm_mixture", "estimator.head.components=1"], "d3pm_logistic"),
