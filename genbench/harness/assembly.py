@@ -131,7 +131,7 @@ class Assembly:
             autocast_type(settings.get("precision", BEFORE)),
             compile,
             None if whole else recorder,
-            Trajectories(recorder) if whole and recorder else None,
+            Trajectories(CudaGraphs) if whole and recorder else None,
         )
 
     def batches(self) -> Batches:

@@ -149,7 +149,7 @@ class Recording:
 
 def told(error: RuntimeError) -> str:
     """The first line of what is wrong."""
-    return str(error).strip().splitlines()[0]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _form(given: Any) -> Hashable:

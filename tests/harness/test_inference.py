@@ -27,8 +27,9 @@ from genbench.harness.distributed import Ranks
 from genbench.harness.graphs import MOST, PATIENCE, CudaGraphs
 from genbench.harness.inference import Inference, compile_networks
 from genbench.harness.sampling import Source
-from genbench.harness.trajectories import Brought, Trajectories
+from genbench.harness.trajectories import HandingOut, Rehearsal, Trajectories
 from genbench.networks.unet import UNet
+from genbench.ops.combine import expand
 from genbench.ops.random import Keys
 from genbench.samplers.annealed_langevin import AnnealedLangevin
 from genbench.samplers.energy_langevin import EnergyLangevin, Hold
@@ -107,7 +108,7 @@ def test_a_whole_trajectory_is_replayed_for_other_images_and_classes(name):
     schedule, parameterisation, sampler = SAMPLERS[name]
     subject, tape, said = model(schedule, parameterisation), Tape(), []
     source = Source(subject, sampler, {}, 7, CPU)
-    replayed = replace(source, inference=Inference(trajectories=Trajectories(tape, said.append)))
+    replayed = replace(source, inference=Inference(trajectories=Trajectories(lambda: tape, said.append)))
     for plain, found in zip(source.draw(26, 3), replayed.draw(26, 3), strict=True):
         assert torch.equal(found.images, plain.images)
         assert torch.equal(found.nfe, plain.nfe)
@@ -125,12 +126,13 @@ def test_a_whole_trajectory_is_replayed_for_other_images_and_classes(name):
 def test_cuda_graphs_of_whole_trajectories_give_the_same_bits(name):
     schedule, parameterisation, sampler = SAMPLERS[name]
     subject, said = model(schedule, parameterisation).cuda(), []
-    trajectories = Trajectories(CudaGraphs(), said.append)
+    trajectories = Trajectories(CudaGraphs, said.append)
     plain = Source(subject, sampler, {}, 7, torch.device("cuda"))
     replayed = replace(plain, inference=Inference(trajectories=trajectories))
-    for expected, found in zip(plain.draw(26, 3), replayed.draw(26, 3), strict=True):
-        assert torch.equal(found.images, expected.images)
-        assert torch.equal(found.nfe, expected.nfe)
+    for seed in (3, 4):
+        for expected, found in zip(plain.draw(26, seed), replayed.draw(26, seed), strict=True):
+            assert torch.equal(found.images, expected.images)
+            assert torch.equal(found.nfe, expected.nfe)
     assert len(said) == (name == "rk45")
 
 
@@ -138,7 +140,7 @@ def test_a_trajectory_is_of_its_seed_and_sampler_and_sees_weights_that_change_in
     schedule, parameterisation, sampler = SAMPLERS["ddpm"]
     other = SAMPLERS["guided ddim"][2]
     subject, tape = model(schedule, parameterisation), Tape()
-    trajectories = Trajectories(tape)
+    trajectories = Trajectories(lambda: tape)
     for count, (choice, seed) in enumerate([(sampler, 3), (sampler, 1000), (other, 1000)], start=1):
         found = drawn(subject, choice, seed, trajectories)
         assert torch.equal(found, drawn(subject, choice, seed))
@@ -148,19 +150,28 @@ def test_a_trajectory_is_of_its_seed_and_sampler_and_sees_weights_that_change_in
     assert torch.equal(drawn(subject, other, 1000, trajectories), drawn(subject, other, 1000))
 
 
-def test_what_comes_from_the_host_is_brought_once():
+@pytest.mark.parametrize("inference", [True, False], ids=["inference mode", "without"])
+def test_what_comes_from_the_host_is_kept_by_its_value_and_brought_once(inference):
     """A replayed copy would read memory of the host's that is something else by then."""
-    bring = lambda: [torch.arange(float(n)).to("meta", non_blocking=True) for n in (2, 3)]
-    with Brought() as brought:
-        first = bring()
-        assert torch.arange(2).double().device.type == "cpu"  # what stays is not kept
-    for _ in range(2):
-        with brought.again():
-            assert all(a is b for a, b in zip(bring(), first, strict=True))
+
+    def bring(*numbers: float) -> torch.Tensor:
+        return torch.tensor(numbers).to("meta", non_blocking=True)
+
+    with torch.inference_mode(inference):
+        with Rehearsal() as rehearsal:
+            for numbers in ((0.0, 1.0), (0.0, 1.0, 2.0), (0.0, 1.0)):
+                assert bring(*numbers).shape == (len(numbers),)
+            expand(torch.tensor(0.5, dtype=torch.float64), torch.empty(3, 2, device="meta"))
+            assert torch.arange(2).double().device.type == "cpu"  # what stays is not kept
+        assert [tensor.shape for tensor in rehearsal.kept.values()] == [(2,), (3,), ()]
+        with HandingOut(rehearsal.kept):
+            first, second = bring(0.0, 1.0), bring(0.0, 1.0)  # in another order than at first
+            assert first is not second  # one may be written to
+            for numbers in ((0.0, 2.0), (0.0,)):
+                with pytest.raises(RuntimeError, match="other things from the host"):
+                    bring(*numbers)
             with pytest.raises(RuntimeError, match="other things from the host"):
-                bring()
-    with brought.again(), pytest.raises(RuntimeError, match="other things from the host"):
-        torch.zeros(3).to("meta")
+                torch.tensor([0.0, 1.0], dtype=torch.float64).to("meta")
 
 
 def test_an_adaptive_solver_leaves_a_few_graphs_and_not_one_for_every_size():
