@@ -61,6 +61,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if options.note is not None and options.by is None:
+        raise UserError("--note stands beside a review: type --by NAME too")
     # Here, for they import NumPy and torch.
     from genbench.leaderboard.reviewing import record
     from genbench.leaderboard.verifying import describe, review, verify
@@ -72,6 +74,7 @@ def _verify(options: argparse.Namespace) -> int:
         device=options.device,
         data_root=options.data_root,
         by=options.by,
+        note=options.note,
     )
     drawn = []
     for one in found:
@@ -82,7 +85,9 @@ def _verify(options: argparse.Namespace) -> int:
     if options.by is not None:
         said = review(options.submission, drawn, options.by, options.note, options.device)
         path = record(options.submission, said, shipped_rules())
-        print(f"Wrote {path}. Next: python -m genbench.leaderboard build{_to(path.parents[3])}")
+        typed: Path = options.submission
+        board = (typed if len(typed.parents) > 2 else typed.absolute()).parents[2]
+        print(f"Wrote {path}. Next: python -m genbench.leaderboard build{_to(board)}")
     return 0
 
 

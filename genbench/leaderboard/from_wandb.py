@@ -4,8 +4,9 @@
     samples/samples.npz               of its artifact "samples", there where logger.samples=true was typed
 
 What comes from there may be anybody's, and is treated as a submission is: three files are asked for by name,
-none of more bytes than such a file may have, and none that is a reference to somewhere else (one to file://
-would be read from this machine). They are data to whatever reads them next.
+none that says it has more bytes than such a file may, and none that is a reference to somewhere else (one to
+file:// would be read from this machine). W&B's client takes what comes, so a file that lies about its size is
+refused when it is here. They are data to whatever reads them next.
 """
 
 from __future__ import annotations

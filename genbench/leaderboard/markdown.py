@@ -17,6 +17,7 @@ from pathlib import Path
 from genbench.leaderboard.numerals import amount, duration, figure, number, own_spread, seconds
 from genbench.leaderboard.published import BETTER, EVIDENCE, published
 from genbench.leaderboard.standings import Table
+from genbench.leaderboard.verified import MARKS
 
 SHOWN_ROWS = 500
 """Rows of one table; a row takes about 300 bytes."""
@@ -47,6 +48,7 @@ def markdown(tables: Sequence[Table]) -> str:
     return environment.get_template("page.md.j2").render(
         tables=tables,
         shown_rows=SHOWN_ROWS,
+        marks=MARKS,
         references=references,
         reference_metrics=BETTER,
         evidence=EVIDENCE,

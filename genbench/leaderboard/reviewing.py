@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from genbench.errors import UserError
 from genbench.leaderboard.inventory import contents
-from genbench.leaderboard.record import Git, Result, parse, to_bytes
+from genbench.leaderboard.record import Git, Line, Name, Result, parse, to_bytes
 from genbench.leaderboard.rules import Rules
 from genbench.leaderboard.submission import (
     SUBMISSION,
@@ -18,7 +20,15 @@ from genbench.leaderboard.submission import (
 )
 from genbench.leaderboard.submitting import sums
 from genbench.leaderboard.untrusted import sha256, write_atomically
-from genbench.leaderboard.verified import VERIFIED, Review, Verification, Verified, allowed, scored
+from genbench.leaderboard.verified import (
+    MOST_REVIEWS,
+    VERIFIED,
+    Review,
+    Verification,
+    Verified,
+    allowed,
+    scored,
+)
 
 
 def objections(review: Review, entry: Entry, files: Mapping[str, bytes], rules: Rules) -> Iterator[str]:
@@ -26,12 +36,10 @@ def objections(review: Review, entry: Entry, files: Mapping[str, bytes], rules: 
 
     files: the submission's, by path inside it.
     """
-    yield from reviewer_objections(review.by, review.git, entry)
+    seeds = [found.seed for found in review.seeds]
+    yield from reviewer_objections(review.by, review.note, seeds, review.git, entry)
     if review.submission != sha256(files[SUBMISSION]):
         yield f"of another {SUBMISSION}; it was changed since"
-    seeds = [found.seed for found in review.seeds]
-    if len(set(seeds)) < len(seeds):
-        yield f"training seeds must be distinct, found {seeds}"
     results = {result.training.seed: result for result in entry.results}
     for found in review.seeds:
         if found.seed not in results:
@@ -41,8 +49,20 @@ def objections(review: Review, entry: Entry, files: Mapping[str, bytes], rules: 
             yield f"training seed {found.seed}: {line}"
 
 
-def reviewer_objections(by: str, git: Git, entry: Entry) -> Iterator[str]:
-    """What of that is known before anything is drawn."""
+def reviewer_objections(
+    by: str, note: str | None, seeds: Sequence[int], git: Git, entry: Entry
+) -> Iterator[str]:
+    """What of that is known before anything is drawn; by and note: as they were typed."""
+    for what, kind, text in (("name", Name, by), ("note", Line, note)):
+        try:
+            TypeAdapter(kind).validate_python("-" if text is None else text)
+        except ValidationError as error:
+            yield f"its {what} cannot stand on a page: {error.errors()[0]['msg']}"
+    if len(set(seeds)) < len(seeds):
+        yield f"training seeds must be distinct, found {list(seeds)}"
+    others = [] if entry.verified is None else [other.by for other in entry.verified.reviews]
+    if len({*map(_folded, others), _folded(by)}) > MOST_REVIEWS:
+        yield f"there are {len(others)} reviews already, as many as are kept"
     if _folded(by) == _folded(entry.submission.submitter):
         yield f"{by} is its own submitter; somebody else's word is wanted"
     if git.commit is None or git.dirty is not False:

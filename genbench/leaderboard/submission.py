@@ -11,9 +11,8 @@
 Figures are derived from the results, never typed: over training seeds k = 1..K with values v_k, the mean is
 sum v_k / K and the spread the sample standard deviation sqrt(sum (v_k - mean)^2 / (K - 1)), None for K = 1.
 The spread over evaluation seeds is another quantity: the root mean square of the seeds' own spreads; so is
-the bootstrap's standard error. The
-standard library's `mean` and `stdev` compute in fractions and round once, so every machine derives the same
-bits.
+the bootstrap's standard error. The standard library's `mean` and `stdev` compute in fractions and round once,
+so every machine derives the same bits.
 """
 
 from __future__ import annotations

@@ -40,8 +40,14 @@ from genbench.leaderboard.record import (
 VERIFIED = "verified.json"
 """The file's name, beside submission.json."""
 
+MOST_REVIEWS = 20
+"""Of one submission."""
+
 REPRODUCED, REDRAWN = "reproduced", "redrawn"
 """What a review can earn, see the module."""
+
+MARKS = {REPRODUCED: "✓✓", REDRAWN: "✓"}
+"""What a word looks like at a glance."""
 
 NEAR_IMAGES = 0.95
 """The share of images that must lie within a grey level everywhere; a long trajectory may part from another
@@ -109,7 +115,7 @@ class Verified(Strict):
     """The whole of verified.json, schema version 1."""
 
     schema_version: Literal[1]
-    reviews: Annotated[list[Review], Field(min_length=1, max_length=20)]
+    reviews: Annotated[list[Review], Field(min_length=1, max_length=MOST_REVIEWS)]
 
 
 def allowed(metric: Metric) -> float | None:

@@ -31,7 +31,7 @@ from torch import Tensor
 from genbench import __version__
 from genbench.cli import composed, register_resolvers
 from genbench.configuration import SHOWN, conf_dir, config_hash, differences
-from genbench.errors import UserError
+from genbench.errors import UserError, printable
 from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.checkpoint import Checkpoint
 from genbench.harness.conclusion import source_of
@@ -62,26 +62,30 @@ def verify(
     device: str = "auto",
     data_root: Path | None = None,
     by: str | None = None,
+    note: str | None = None,
     rules: Rules | None = None,
 ) -> Iterator[Verification]:
     """One verdict for each of `runs`, as soon as it is.
 
     runs: run directories or checkpoint files of the submission's training seeds, as PATH or SEED=PATH.
-    scores: whether all samples are drawn and scored again too; by: who means to leave a review. Raises
-    UserError where `check` finds something, a review by them would not count, a run is not of the submission,
-    the recorded command does not give the recorded configuration here, or there is nothing to compare.
+    scores: whether all samples are drawn and scored again too; by, note: who means to leave a review, and a
+    line of theirs. Raises UserError where `check` finds something, such a review would not be recorded, a run
+    is not of the submission, the recorded command does not give the recorded configuration here, or there is
+    nothing to compare.
     """
     rules = shipped_rules() if rules is None else rules
     for problem in check(submission, rules):
         raise UserError(f"the submission is not in order: {problem}")
     entry = read_entry(submission)
-    if by is not None:
-        for line in reviewer_objections(by, git_state(), entry):
-            raise UserError(
-                f"a review by {by} would not be recorded: {line}. Without --by nothing is written"
-            )
     results = {result.training.seed: result for result in entry.results}
     chosen = [_find(run, results) for run in runs]
+    if by is not None:
+        seeds = [seed for seed, _ in chosen]
+        for line in reviewer_objections(by, note, seeds, git_state(), entry):
+            raise UserError(
+                f"a review by {printable(by)[:100]} would not be recorded: {line}. "
+                "Without --by nothing is written"
+            )
     for seed, checkpoint in chosen:
         result = results[seed]
         path = submission / evidence_file(seed)

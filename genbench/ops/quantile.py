@@ -14,7 +14,7 @@ LARGEST = 16384
 
 
 def magnitude(x: Tensor, share: float) -> Tensor:
-    """The size |x| below which that `share` of each image of x [B, ...] lies, [B], in the dtype of x.
+    """The size |x| that `share` of each image's pixels do not exceed, of x [B, ...]: [B] in the dtype of x.
 
     Between two order statistics it is interpolated linearly, as `torch.quantile` does. On a GPU one kernel
     reads each image once; elsewhere, and of larger images, only what is above a high quantile is sorted.

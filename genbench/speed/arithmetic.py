@@ -21,7 +21,8 @@ ALONE = "genbench's products and convolutions alone"
 class Arithmetic(TorchDispatchMode):
     """Within, remembers the calls that multiply matrices, convolve or attend, both ways; `again` makes them.
 
-    It keeps their arguments: as much memory as a training step that frees nothing.
+    It keeps their arguments: as much memory as a training step that frees nothing. Not in inference mode, in
+    which operations made of others come whole.
     """
 
     def __init__(self) -> None:

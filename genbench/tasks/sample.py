@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genbench.cli import Typed
-from genbench.configuration import SAMPLER_PARTS, SHOWN, config_hash
+from genbench.configuration import CARRIED_OUT, SAMPLER_PARTS, SHOWN, config_hash
 from genbench.contracts import UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
@@ -84,8 +84,9 @@ def name_of(config: Mapping[str, Any], saved: Mapping[str, Any], typed: Sequence
     if (drawn := _drawn(config)) == _drawn(saved):
         return name
     parts = {"sampler", *SAMPLER_PARTS, "metrics.seeds", "checkpoint"}
-    words = [each.partition("=") for each in typed if {key_of(each), key_of(each).split(".")[0]} & parts]
-    told = "-".join(f"{key.split('.')[-1]}={value}" for key, _, value in words if key != "sampler")
+    keys = {key_of(each): each.partition("=")[2] for each in typed if key_of(each) not in CARRIED_OUT}
+    words = [(key, keys[key]) for key in sorted(keys) if {key, key.split(".")[0]} & parts]
+    told = "-".join(f"{key.split('.')[-1]}={value}" for key, value in words if key != "sampler")
     safe = re.sub(r"[^\w.=+-]+", "_", re.sub(r"[\[\]'\"]", "", told))[:LONGEST]
     return "-".join(filter(None, [name, safe, drawn[:SHOWN]]))
 

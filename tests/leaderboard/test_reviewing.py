@@ -11,16 +11,17 @@ import pytest
 from fakes import fill, grey, review
 
 from genbench.errors import UserError
+from genbench.leaderboard.__main__ import main
 from genbench.leaderboard.checking import check
 from genbench.leaderboard.page import PAGE, pages
-from genbench.leaderboard.record import to_bytes
-from genbench.leaderboard.reviewing import record
+from genbench.leaderboard.record import Git, to_bytes
+from genbench.leaderboard.reviewing import record, reviewer_objections
 from genbench.leaderboard.rules import shipped_rules
 from genbench.leaderboard.standings import read_rows
 from genbench.leaderboard.submission import read_entry
 from genbench.leaderboard.submitting import sums
 from genbench.leaderboard.untrusted import sha256
-from genbench.leaderboard.verified import Review
+from genbench.leaderboard.verified import MARKS, MOST_REVIEWS, Review
 
 RULES = shipped_rules()
 
@@ -64,7 +65,7 @@ def test_what_was_recorded_is_in_order_and_shown(directory, seeds: int, scores: 
     ((found, told),) = row.marks
     assert found == word
     assert told.startswith("by Emmy, 2026-10-11; ")
-    assert f"| ✓ {word} |" in text_of(board)
+    assert f"| {MARKS[word]} {word} |" in text_of(board)
 
 
 def test_nobody_has_a_mark_without_a_review(directory) -> None:
@@ -199,3 +200,37 @@ def test_the_sum_of_images_is_that_of_their_bytes(directory) -> None:
     """So that whoever has the images can compute it."""
     result = read_entry(directory).results[0]
     assert honest(directory).seeds[0].sha256 == sha256(grey(result).tobytes())
+
+
+CLEAN = Git(commit="1" * 40, dirty=False)
+
+
+@pytest.mark.parametrize(
+    ("by", "note", "seeds", "why"),
+    [
+        ("", None, [0], "its name cannot stand on a page"),
+        ("<me>", None, [0], "its name cannot stand on a page"),
+        ("E" * 500, None, [0], "its name cannot stand on a page"),
+        ("Emmy", "two\nlines", [0], "its note cannot stand on a page"),
+        ("Emmy", None, [0, 1, 0], "training seeds must be distinct"),
+        (" ada  LOVELACE", None, [0], "its own submitter"),
+    ],
+)
+def test_what_would_not_be_recorded_is_said_before_anything_is_drawn(directory, by, note, seeds, why) -> None:
+    entry = read_entry(directory)
+    assert any(why in line for line in reviewer_objections(by, note, seeds, CLEAN, entry))
+    assert not list(reviewer_objections("Emmy", "hers", [0, 1], CLEAN, entry))
+
+
+def test_no_more_reviews_than_are_kept(directory) -> None:
+    for number in range(MOST_REVIEWS):
+        record(directory, honest(directory, f"Emmy {number}"), RULES)
+    entry = read_entry(directory)
+    (line,) = reviewer_objections("One more", None, [0], CLEAN, entry)
+    assert "20 reviews already" in line
+    assert not list(reviewer_objections("emmy 7", None, [0], CLEAN, entry))  # in place of an earlier one
+
+
+def test_a_note_without_a_name_is_refused(directory, capsys) -> None:
+    assert main(["verify", str(directory), "run", "--note", "mine"]) == 1
+    assert "type --by NAME too" in capsys.readouterr().err

@@ -213,6 +213,7 @@ def test_samples_of_other_settings_have_a_name_of_their_own(trained):
         assert name.startswith(f"ddim-step6-{word}-")
         assert not replaced
     assert sampled("sampler.rule.eta=0.5") == (set(), True)
+    assert sampled("sampler.rule.eta=0.5", "sampler.batch_size=1") == (set(), True)
     # Without words of its own, and with other steps than the run's.
     (name,), _ = sampled("sampler=ddim")
     assert name.startswith("ddim-step6-")
