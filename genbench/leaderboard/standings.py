@@ -36,6 +36,9 @@ from genbench.leaderboard.submission import (
 )
 from genbench.leaderboard.verified import REPRODUCED, scored, told, word
 
+NOT_TELLING = ("model=", "dataset=", "seed=", "metrics", "measures=", "likelihood=", "trainer.evaluate")
+"""How overrides begin that tell no recipe of a model from another in its table."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -67,6 +70,16 @@ class Row:
     def address(self) -> str:
         """`place` as it may stand in a link."""
         return quote(os.fsencode(self.place))
+
+    @property
+    def variant(self) -> str:
+        """What was typed that tells the recipe from others of its model, in 60 characters at most.
+
+        "udm-blur" of experiment=digits/udm-blur, "divergence=kl"; empty where nothing was.
+        """
+        typed = [each for each in self.commands[0] if not each.startswith(NOT_TELLING)]
+        words = [each.removeprefix(f"experiment={self.figures.dataset}/") for each in typed]
+        return "" if words == [self.figures.model] else ", ".join(words)[:60]
 
     def metric(self, name: str) -> MetricFigures | None:
         """The row's figures for a metric, None where it has none."""

@@ -115,12 +115,13 @@ function rankCell(row) {
   ];
 }
 
-function samplerText(row) {
-  return [row.sampler, row.steps ? `${row.steps} steps` : null].filter(Boolean).join(", ");
+// Which of a model's recipes it is, and how it was sampled.
+function recipeText(row) {
+  return [row.variant, row.sampler, row.steps ? `${row.steps} steps` : null].filter(Boolean).join(", ");
 }
 
 function nameCell(row) {
-  const under = row.published ? row.source : samplerText(row);
+  const under = row.published ? row.source : recipeText(row);
   return element(
     "button",
     { type: "button", class: "open", "data-row": row.key, "aria-haspopup": "dialog" },

@@ -15,7 +15,7 @@ function showDetail(track, row, close) {
           { id: "detail-title" },
           row.model,
           " ",
-          element("small", {}, row.published ? "published" : samplerText(row)),
+          element("small", {}, row.published ? "published" : recipeText(row)),
         ),
         element("button", { type: "button", class: "quiet", on: { click: close } }, "Close"),
       ),
@@ -56,7 +56,7 @@ function submittedParts(track, row) {
   const picture = row.image
     ? element("img", {
         src: `data:image/png;base64,${row.image}`,
-        alt: `Grid of samples of ${row.model}, ${samplerText(row)}`,
+        alt: `Grid of samples of ${row.model}, ${recipeText(row)}`,
       })
     : element(
         "p",

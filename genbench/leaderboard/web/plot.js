@@ -75,7 +75,7 @@ function canvas({ points, front, name, metric, cost, label, title, said, open, w
     const { row, px, py } = ordered[current];
     cursor.setAttribute("transform", `translate(${px.toFixed(1)} ${py.toFixed(1)})`);
     const text =
-      `${row.model}, ${row.published ? row.source : samplerText(row)}: ${name} ${row.metrics[metric][2]}, ${label} ${row[cost][1]}` +
+      `${row.model}, ${row.published ? row.source : recipeText(row)}: ${name} ${row.metrics[metric][2]}, ${label} ${row[cost][1]}` +
       (row.published ? " (published)" : row.division === "open" ? " (open)" : "");
     cursor.setAttribute(
       "aria-label",
@@ -194,7 +194,8 @@ function names(front, width) {
     "g",
     { class: "names", "aria-hidden": "true" },
     front.map(({ row, px, py }) => {
-      const text = row.model.length > 18 ? `${row.model.slice(0, 17)}…` : row.model;
+      const name = row.variant || row.model;
+      const text = name.length > 18 ? `${name.slice(0, 17)}…` : name;
       const long = text.length * 8 + 12;
       const start = px + long > width ? px - long : px + 9;
       const box = [start, py - 16, start + long, py + 2];
@@ -256,7 +257,7 @@ function frontTable(front, name, metric, cost, label) {
               "tr",
               {},
               element("th", { scope: "row" }, row.model),
-              element("td", {}, samplerText(row)),
+              element("td", {}, recipeText(row)),
               element("td", { class: "number" }, row[cost][1]),
               element("td", { class: "number" }, row.metrics[metric][2]),
             ),

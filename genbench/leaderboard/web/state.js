@@ -61,6 +61,7 @@ function trackName(track) {
 function words(row) {
   row.words ??= [
     row.model,
+    row.variant,
     row.family,
     row.sampler,
     row.submitter,
