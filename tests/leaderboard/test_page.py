@@ -6,19 +6,20 @@ import html
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import name_of
+from fakes import fill, name_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genbench.leaderboard.markdown import cell
 from genbench.leaderboard.numerals import amount, duration, number, seconds
 from genbench.leaderboard.page import build
-from genbench.leaderboard.standings import Table, read_rows, tied
+from genbench.leaderboard.standings import Table, read_rows, row, tied
 from genbench.leaderboard.standings import tables as standing
-from genbench.leaderboard.submission import MetricFigures
+from genbench.leaderboard.submission import MetricFigures, read_entry
 from genbench.leaderboard.submitting import submit
 
 
@@ -222,3 +223,20 @@ def test_numbers_are_for_people() -> None:
     assert [amount(v) for v in (950, 951_233, 35_746_307, 999_999)] == ["950", "951 k", "35.7 M", "1000 k"]
     assert [duration(v) for v in (42, 120.5, 7200, 200_000)] == ["42 s", "2.0 min", "2.0 h", "2.3 d"]
     assert [seconds(v) for v in (1.24, 0.035, 4.1e-6)] == ["1.2 s", "35 ms", "4.1 µs"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (("experiment=digits/udm-blur", "seed=0"), "udm-blur"),
+        (("model=fgan", "dataset=digits", "divergence=kl", "optim.lr=1e-4"), "divergence=kl, optim.lr=1e-4"),
+        (("metrics=likelihood", "seed=2", "trainer.evaluate_every=9"), ""),
+        (("experiment=digits/{model}",), ""),
+        (("x=" + "y" * 100,), "x=" + "y" * 58),
+    ],
+)
+def test_a_row_says_which_recipe_of_its_model_it_is(tmp_path, typed, told):
+    (directory,) = fill(tmp_path, 1, images=False).glob("submissions/*/*")
+    found = row(read_entry(directory), tmp_path)
+    typed = tuple(each.format(model=found.figures.model) for each in typed)
+    assert replace(found, commands=(typed,)).variant == told
