@@ -39,6 +39,7 @@ from genbench.leaderboard.verified import VERIFIED
 
 
 def result_problems(path: Path, result: Result, rules: Rules) -> Iterator[Problem]:
+    """What a record at `path` says that its configuration, its figures or the rules do not; a line each."""
     whole, group = hashes(result.config)
     for what, found, derived in (
         ("config_hash", result.config_hash, whole),
