@@ -10,7 +10,8 @@ whatever is brought to the device is kept there beside its value. While the seco
 brought is a copy of the tensor kept of that value, made on the device.
 
 Samplers whose steps depend on the images, such as RK45, wait for the device and cannot be recorded. A graph
-holds some hundred kernels an evaluation: it pays for small networks and tens of steps.
+holds all kernels of all evaluations, so it is meant for small networks and tens of steps; no GPU has timed it
+yet.
 """
 
 from __future__ import annotations
