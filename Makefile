@@ -1,14 +1,14 @@
 # make demo   a DDPM on real digits: trained, sampled, scored, recorded, on a leaderboard (CPU, minutes)
 # make test   the tests
 # make lint   formatting, lint and types
-# make reproduce   one recorded baseline of every family trained again: the same scores? (two cores, under ten minutes)
+# make reproduce   one recorded baseline each of six families trained again: the same scores? (two cores, under ten minutes)
 # make fuzz   a hundred times as many made-up submissions as the tests read (half an hour)
 # make soak   twenty kill -9 at random moments, each resumed, ending bit-identical to an undisturbed run
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell $(name) -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' 2>/dev/null && echo yes),$(name))))
 VENV := .venv
 BIN := $(VENV)/bin
-# Of every family one, those that take longest first.
+# Those that take longest first.
 REPRODUCED := ncsn udm-blur edm ddpm eae fgan-kl
 STAMP := $(VENV)/.installed
 

@@ -62,7 +62,7 @@ class Dynamic(Threshold):
 
 
 Clip = bool | str | Threshold
-"""What a sampler's `clip` may be: true and false, "dynamic", or a Threshold of one's own."""
+"""What a `clip` may be: true and false, "dynamic", or a Threshold of one's own."""
 
 CLIPS: dict[bool | str, Threshold] = {False: Free(), True: Static(), "dynamic": Dynamic()}
 
@@ -72,7 +72,7 @@ def threshold(clip: Clip) -> Threshold:
     if isinstance(clip, Threshold):
         return clip
     if clip not in CLIPS:
-        raise UserError(f"sampler.clip={clip}: expected true, false or dynamic.")
+        raise UserError(f"clip={clip}: expected true, false or dynamic.")
     return CLIPS[clip]
 
 

@@ -18,6 +18,7 @@ from genbench.generators.estimators import Hybrid
 from genbench.generators.oracles import DataOracle, GaussianOracle
 from genbench.generators.parameterisations import Epsilon
 from genbench.likelihood.bound import BoundLikelihood, gaussian_kl, level_log_likelihood, step_bits
+from genbench.ops.combine import expand
 from genbench.ops.random import Keys
 
 
@@ -82,6 +83,37 @@ def test_an_estimate_equal_to_the_data_costs_nothing_but_the_ends():
     assert float(bits.abs().max()) < 1e-9
     wide = step_bits(corruption, x0, x_t, t, Posterior(x0), LargeVariance(), 17)
     assert bool((wide > 0).all())
+
+
+class SlightlyOff:
+    """Answers 1.034 eps for the noise eps in x_t, where the image is grey everywhere: x0 = 0."""
+
+    corruption = Gaussian(Cosine(1000))
+    excess = 0.034
+
+    def denoise(self, x_t, t, labels=None):
+        return Posterior(-self.excess * x_t / expand(self.corruption.alpha(t), x_t))
+
+
+def test_an_unclipped_estimate_pays_for_the_last_step_where_nothing_is_left_of_the_image():
+    """A step whose beta is b costs d b / (2 (1 - b) sigma_s^2) nats, where d is eps's mean square error.
+
+    The cosine schedule ends with 1 - b = 1/1000: .833 bits there for d = .034^2, .022 in all steps before.
+    A clipped x0_hat is off by 1 at most, so that late steps cost nothing; early ones, whose error in x0 is
+    small, cost what they did.
+    """
+    model = SlightlyOff()
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    alpha, sigma = model.corruption.alpha(t), model.corruption.sigma(t)
+    ratio = (alpha[:-1] / alpha[1:]).square()
+    costs = model.excess**2 * (ratio - 1) / (2 * (1 - alpha[:-1].square())) / math.log(2)
+    assert float(costs[-1]) == pytest.approx(0.833, abs=0.001)
+    images, keys = torch.zeros(500, 1, 2, 2), Keys(torch.arange(500), 0)
+    free = BoundLikelihood(Eta(1.0), clip=False)(model, images, 17, keys)
+    held = BoundLikelihood(Eta(1.0))(model, images, 17, keys)
+    assert float(free.mean()) == pytest.approx(float(costs.sum()), abs=4 * float(free.std()) / 500**0.5)
+    small = 5 * model.excess * sigma[1:] / alpha[1:] < 1
+    assert float(costs[small].sum()) < float(held.mean()) < float(costs[:-1].sum())
 
 
 class Two(nn.Module):
