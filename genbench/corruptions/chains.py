@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genbench.contracts import Fitted, Noise, Posterior, Rule, UserError
 from genbench.corruptions.clock import Timed
+from genbench.corruptions.resampling import Resampling
 from genbench.corruptions.tokens import (
     CategoricalLaw,
     drawn_alike,
@@ -213,6 +214,15 @@ class Resampled(Chain):
         law = self._stationary(x_t.device)[x_t][..., None]
         kept = self._kept(s, t, law)
         return _raised(((1 - kept) * law).repeat_interleave(self.levels, dim=-1), x_t, kept)
+
+    def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> CategoricalLaw:
+        at_t, stationary = tokens(x_t, self.levels)[..., None], self._stationary(x_t.device)
+        like = stationary[at_t]
+        a, b, k = (self._kept(*times, like) for times in ((None, t), (None, s), (s, t)))
+        step = Resampling(stationary, at_t, a, b, k)
+        if x0.logits is None:
+            return CategoricalLaw(step.known(tokens(x0.mean, self.levels)[..., None]))
+        return CategoricalLaw(step.estimated(x0.logits))
 
     def apply(self, x0: Tensor, noise: Noise, t: Tensor) -> Tensor:
         # What is above the chance of being kept is, scaled, as good a uniform number, and no law is needed.

@@ -63,20 +63,22 @@ def surprise(logits: Tensor, grey: Tensor) -> Tensor:
 
 
 class _Surprise(torch.autograd.Function):
-    """Its gradient p - 1 at the level, made in place: torch's own keeps all log p besides, and makes two."""
+    """Its gradient p - 1 at the level, made in place: torch's own keeps all log p besides, and makes two.
+
+    By softmax and log_softmax, which do not slow down where what is certain has left the others e^-10,000.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, grey: Tensor) -> Tensor:
-        total = logits.logsumexp(dim=-1)
-        ctx.save_for_backward(logits, grey, total)
-        return total - logits.gather(-1, grey[..., None])[..., 0]
+        ctx.save_for_backward(logits, grey)
+        return -logits.log_softmax(dim=-1).gather(-1, grey[..., None])[..., 0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        logits, grey, total = ctx.saved_tensors
-        p = (logits - total[..., None]).exp_()
-        p.scatter_add_(-1, grey[..., None], torch.full_like(total, -1.0)[..., None])
+        logits, grey = ctx.saved_tensors
+        p = logits.softmax(dim=-1)
+        p.scatter_add_(-1, grey[..., None], torch.full_like(slope, -1.0)[..., None])
         return p.mul_(slope[..., None]), None
 
 

@@ -154,5 +154,7 @@ class Categorical(Estimator):
         known = corruption.known(x_t)
         if known is None:
             return logits
-        logits = logits.masked_fill(known[..., None], 0.0)
-        return raised(logits, tokens(x_t, self.head.levels), CERTAIN * known.to(logits.dtype))
+        certain = (CERTAIN * known.to(logits.dtype))[..., None]
+        return logits.masked_fill(known[..., None], 0.0).scatter_add_(
+            -1, tokens(x_t, self.head.levels)[..., None], certain
+        )
