@@ -218,7 +218,7 @@ class Resampled(Chain):
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> CategoricalLaw:
         at_t, stationary = tokens(x_t, self.levels)[..., None], self._stationary(x_t.device)
         like = stationary[at_t]
-        a, b, k = (self._kept(*times, like) for times in ((None, t), (None, s), (s, t)))
+        a, b, k = self._kept(None, t, like), self._kept(None, s, like), self._kept(s, t, like)
         step = Resampling(stationary, at_t, a, b, k)
         if x0.logits is None:
             return CategoricalLaw(step.known(tokens(x0.mean, self.levels)[..., None]))

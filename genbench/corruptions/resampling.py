@@ -46,16 +46,16 @@ class Resampling:
         same, own = self.at_t == at_0, self.own
         none = torch.where(same, self.a, 0.0) + (1 - self.a) * own == 0
         onward = ((1 - self.k) * own).masked_fill(none, 1.0)
-        kept = torch.where(none, 0.0, self.k)
         law = onward * (1 - self.b) * self.stationary
         law.scatter_add_(-1, at_0, onward * self.b)
-        return law.scatter_add_(-1, self.at_t, kept * ((1 - self.b) * own + torch.where(same, self.b, 0.0)))
+        return law.scatter_add_(-1, self.at_t, self.k * ((1 - self.b) * own + torch.where(same, self.b, 0.0)))
 
     def estimated(self, logits: Tensor) -> Tensor:
         """sum_x0 q(x_s | x_t, x_0) g(x_0), [B, ..., V], of an estimate g with logits [B, ..., V].
 
-            law_j = (1 - k) (b g_j / (1 - a) + (1 - b) z p_j),      z = sum_{j != v} g_j / (1 - a) + p_v g_v / q_v
-            law_v = (k + (1 - k) p_v) (b g_v / q_v + (1 - b) z),    q_v = a + (1 - a) p_v
+            law_j = (1 - k) (b g_j / (1 - a) + (1 - b) z p_j)           where j is not v
+            law_v = (k + (1 - k) p_v) (b g_v / q_v + (1 - b) z)
+            z = sum_{j != v} g_j / (1 - a) + p_v g_v / q_v,             q_v = a + (1 - a) p_v
 
         Where x_t comes from v alone, g is taken to be certain of it, and where from nothing at all, which
         only an unlikely draw can bring about, x_t is not asked: sum_x0 q(x_s | x_0) g(x_0).
