@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,18 @@ from genbench.words import key_of
 def test_importing_genbench_and_its_command_line_does_not_import_torch():
     code = "import sys, genbench, genbench.cli, genbench.help; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_large_tensors_lie_in_large_pages_unless_the_environment_says_otherwise():
+    """The variable that torch reads is there before torch is."""
+    script = (
+        "import os, sys; from genbench import cli; sys.argv[1:] = ['--cfg', 'job']; cli.main(); "
+        "print(os.environ['THP_MEM_ALLOC_ENABLE'], 'torch' in sys.modules)"
+    )
+    for given, expected in (({}, "1 False"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0 False")):
+        environment = {name: value for name, value in os.environ.items() if name[:4] != "THP_"} | given
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        assert ran.stdout.splitlines()[-1] == expected, ran.stderr
 
 
 def test_help_names_every_choice_a_newcomer_makes():
