@@ -256,8 +256,8 @@ def _main(folder: Path) -> None:
     searchpath.check(typed)
     # Asked for full errors it raises what it would print; what a task raises, `_entry` has seen to.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # A law over 256 grey levels of every pixel is large and soon gone: in pages of 2 MiB it is cleared, which the
-    # system does with all it hands out, in half the time. Torch reads this once, when it first needs memory.
+    # A law over 256 grey levels of every pixel is large and soon gone. The system clears all that it hands out,
+    # in pages of 2 MiB in about half the time. Torch reads this once, when it first needs memory.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         hydra.main(version_base="1.3", config_path=str(folder), config_name="config")(_entry)()
