@@ -256,7 +256,7 @@ def _main(folder: Path) -> None:
     searchpath.check(typed)
     # Asked for full errors it raises what it would print; what a task raises, `_entry` has seen to.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # A law over 256 grey levels of every pixel is large and soon gone. The system clears all that it hands out,
+    # A law over 256 grey levels of every pixel is large and soon gone. The system clears what it hands out,
     # in pages of 2 MiB in about half the time. Torch reads this once, when it first needs memory.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
