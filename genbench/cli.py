@@ -106,7 +106,7 @@ def _recalled_overrides(arguments: Sequence[str]) -> list[str]:
     if task not in OF_A_RUN or (task in IMPLIED and "run_dir" not in values):
         return [each for each in IMPLIED.get(str(task), []) if key_of(each) not in values]
     if "run_dir" not in values:
-        raise UserError(f"task={task} needs the run it is about: type run_dir=PATH.")
+        raise UserError(f"{task} needs the run it is about: type {task} RUN, or run_dir=PATH.")
     directory = RunDirectory(Path(values["run_dir"]))
     if directory.begins(values):
         return []

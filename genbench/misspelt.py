@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genbench import searchpath
 from genbench.configuration import resolve
 from genbench.errors import UserError
 from genbench.help import choices
@@ -115,7 +116,11 @@ def _no_choice(
         line = f"{str(error).splitlines()[0].rstrip('.')}, and {group}= was not typed."
     if elsewhere := _choosing(name, groups):
         line += f" {' and '.join(elsewhere)} can be typed."
-    return f"{line}{_meant(name, known)} All: genbench list {group}"
+    meant = _meant(name, known)
+    line += f"{meant} All: genbench list {group}"
+    if meant or searchpath.KEY in map(key_of, typed):
+        return line
+    return f"{line}; of your own: add '{searchpath.KEY}=[{searchpath.SCHEME}DIR]'"
 
 
 def _no_setting(key: str, typed: Sequence[str], folder: Path) -> str:
@@ -142,6 +147,8 @@ def _unread(word: str, folder: Path, tasks: Collection[str]) -> str:
     names = _names(folder)
     if meant := _choosing(word, choices(folder)) or ([f"{word}=VALUE"] if word in names else []):
         return f"{word}: type {' or '.join(meant)}."
+    if Path(word).is_dir():
+        return f"{word}: type evaluate {word}, sample {word}, or run_dir={word} to go on with that run."
     return f"{word}: type NAME=VALUE.{_meant(word, [*names, *tasks])} All: genbench --help"
 
 

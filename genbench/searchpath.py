@@ -47,6 +47,14 @@ def check(overrides: Sequence[str]) -> None:
                 )
 
 
+def folders(overrides: Iterable[str]) -> list[Path]:
+    """Those that `overrides` add to the search path."""
+    named = (
+        _folder(entry) for override in overrides if key_of(override) == KEY for entry in _entries(override)
+    )
+    return [folder for folder in named if folder is not None]
+
+
 def _entries(override: str) -> Iterator[str]:
     """The places of an override; none where Hydra cannot read it, which it will say itself."""
     try:

@@ -27,25 +27,26 @@ SEVERAL = frozenset({"runs", "groups"})
 
 
 def spelled_out(arguments: Sequence[str], tasks: Sequence[str]) -> list[str]:
-    """The arguments with a task's name in front spelt out, and the words right behind it.
+    """The arguments with a task's name, and the words right behind it, spelt out and in front.
 
-    Everything is left as it is where the first argument is no task. Raises UserError for words that the task
-    has no use for.
+    Settings may come before it. Everything is left as it is where what comes first besides them is no task.
+    Raises UserError for words that the task has no use for.
     """
-    if not arguments or arguments[0] not in tasks:
+    settings = list(takewhile(lambda word: "=" in word and not word.startswith("-"), arguments))
+    if len(settings) == len(arguments) or arguments[len(settings)] not in tasks:
         return list(arguments)
-    task, rest = arguments[0], list(arguments[1:])
+    task, rest = arguments[len(settings)], list(arguments[len(settings) + 1 :])
     words = list(takewhile(lambda word: "=" not in word and not word.startswith("-"), rest))
     rest = rest[len(words) :]
     if not words:
-        return [f"task={task}", *rest]
+        return [f"task={task}", *settings, *rest]
     setting = ABOUT.get(task)
     if setting is None or (len(words) > 1 and setting not in SEVERAL):
         most = "nothing" if setting is None else "one word"
         raise UserError(f"{task} takes {most} without a name, found {' '.join(words)}. Type NAME=VALUE.")
     listed = setting in SEVERAL
     value = f"[{','.join(map(quoted, words))}]" if listed else _plainly(words[0])
-    return [f"task={task}", f"{setting}={value}", *rest]
+    return [f"task={task}", f"{setting}={value}", *settings, *rest]
 
 
 def key_of(override: str) -> str:

@@ -21,6 +21,7 @@ def draw(contenders: Sequence[Contender], path: Path) -> Path:
     # Without pyplot, which would want a display and keeps every figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     columns = max(2, len(contenders))
     figure = Figure(figsize=(3.6 * columns, 6.8), layout="constrained")
@@ -34,9 +35,11 @@ def draw(contenders: Sequence[Contender], path: Path) -> Path:
     for axes, name in ((loss, "loss"), (score, "score")):
         axes.set(title=name, xlabel="training images seen")
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if axes.lines:
             axes.legend(fontsize="small")
         else:
+            axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "none logged", ha="center", transform=axes.transAxes)
     for place, (contender, title) in enumerate(zip(contenders, titles, strict=True)):
         axes = figure.add_subplot(grid[1, 2 * place : 2 * place + 2])

@@ -127,8 +127,9 @@ class Categorical(Estimator):
             return
         if not isinstance(corruption, Bounds):
             raise UserError(
-                f"estimator.bound={self.bound}: this corruption has no bound of the likelihood. "
-                "Type estimator.bound=0 estimator.cross_entropy=1."
+                f"estimator.bound={self.bound:g}: this model's loss is a bound of the likelihood, and this "
+                "corruption has none. Type model=udm, or a corruption of grey levels: absorbing, uniform or "
+                "gaussian_discrete with model=d3pm, mask_independent with model=md4."
             )
         corruption.check_bound()
 

@@ -196,7 +196,11 @@ def build(config: Mapping[str, Any], what: str) -> Any:
             raise cause from None
         inside = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
         place = f" (at {inside[1]})" if inside else ""
-        raise UserError(f"The {what} could not be built from its configuration{place}: {cause}") from error
+        absent = isinstance(cause, ModuleNotFoundError)
+        hint = ". Where is its folder? Type PYTHONPATH=DIR before the command." if absent else ""
+        raise UserError(
+            f"The {what} could not be built from its configuration{place}: {cause}{hint}"
+        ) from error
 
 
 def parameter_count(generator: Generator) -> int:

@@ -67,10 +67,11 @@ def overlay(saved: Mapping[str, Any], composed: Mapping[str, Any], typed: Sequen
     if all(_repeated(saved.get(key), composed.get(key)) for key in TRAINED):
         tops &= taken  # the words differ, and mean what the run is
     if changed := sorted(tops - taken):
+        other = " Other images of this one have metrics.seeds=[1]." if "seed" in changed else ""
         raise UserError(
             f"{', '.join(changed)} cannot be changed for a run that is trained; a finished run takes "
             f"{', '.join([*RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, *REPLACEABLE])}. Train anew for "
-            "anything else."
+            f"anything else.{other}"
         )
     unused = sorted(tops & set(METRICS_PARTS))
     if unused and composed["metrics"] == saved["metrics"]:

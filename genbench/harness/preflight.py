@@ -110,7 +110,7 @@ def check_disk(folder: Path, model: Generator, config: Mapping[str, Any]) -> str
 def describe_model(model: Generator, sampler: Sampler, config: Mapping[str, Any]) -> str:
     """A line on what is trained and how it is sampled."""
     evaluations = sampler.evaluations()
-    nfe = "" if evaluations is None else f" ({evaluations:,} evaluations an image)"
+    nfe = "" if evaluations is None else f" ({evaluations:,} evaluation{'s' * (evaluations != 1)} an image)"
     parameters = parameter_count(model)
     size = f"{parameters / 1e6:.2f} M" if parameters >= 1e5 else f"{parameters:,}"
     return f"{config['model']['name']}, {size} parameters, sampled by {config['sampler']['name']}{nfe}"

@@ -139,7 +139,10 @@ def _place(metric: Metric) -> str:
     card = standing(metric.name, metric.extractor)
     if card is None:
         return ""
-    return f"; {closed(metric.value, card):.0%} of the way from a per-pixel Gaussian to unseen real images"
+    way = closed(metric.value, card)
+    if way < 0:
+        return "; farther off than a per-pixel Gaussian"
+    return f"; {way:.0%} of the way from a per-pixel Gaussian to unseen real images"
 
 
 def provenance(command: Sequence[str], device: torch.device) -> dict[str, Any]:

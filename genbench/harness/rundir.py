@@ -56,9 +56,10 @@ class RunDirectory:
         return [str(entry) for entry in OmegaConf.load(self.overrides_file)]
 
     def _absent(self, file: Path) -> UserError:
+        taken = self.path.is_dir() and any(self.path.iterdir())
+        start = "" if taken else f", or start one with python -m genbench run_dir={self.path}"
         return UserError(
-            f"run_dir={self.path} holds no run (no {file.name}). Type the run_dir=PATH of a run, or start "
-            f"one with python -m genbench run_dir={self.path}."
+            f"run_dir={self.path} holds no run (no {file.name}). Type the run_dir=PATH of a run{start}."
         )
 
     def begins(self, typed: Collection[str]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from genbench.harness.finite import NotFinite
 from genbench.harness.inference import compile_networks
 from genbench.harness.progress import Progress, format_duration, parse_duration
 from genbench.harness.rundir import RunDirectory
-from genbench.harness.stopping import Stopper
+from genbench.harness.stopping import Stopper, stoppable
 from genbench.harness.tracking import Logger, RunInfo, Tracker
 from genbench.harness.trainer import Outcome, Pace, Periodic, Trainer
 
@@ -177,6 +178,18 @@ class Sitting:
         if outcome.stopped == "budget":
             self.say("budget", f"reached at step {outcome.steps:,} of {trainer.pace.steps:,}")
         return outcome
+
+    @contextmanager
+    def concluding(self, tracker: Tracker) -> Iterator[None]:
+        """Around what comes after training; says, where a signal ends it, that nothing learnt is lost."""
+        try:
+            with stoppable():
+                yield
+        except Stopped:
+            tracker.finish({}, 0)
+            again = f"the same command with run_dir={self.directory.path} trains no more and draws them anew"
+            self.say("stopped", f"while images were drawn and scored; {again}")
+            raise
 
     def progress(self, total: int, title: str, unit: str, start: int = 0) -> Progress:
         """A progress bar on the leading rank."""

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
 
+from genbench.errors import Stopped
 from genbench.harness.distributed import Ranks
 
 _RANKS_AGREE_EVERY = 8
 """Steps between the collectives in which several ranks agree to stop; alone, every step is looked at."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within it SIGTERM and SIGINT raise Stopped, wherever they come: for work that is begun anew."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Stopper:

@@ -191,19 +191,24 @@ def misreferred(result: Result, rules: Rules) -> Iterator[str]:
             yield f"{metric.name} was not computed against the {dataset.split} split of its data set"
 
 
-def disagreements(results: Sequence[Result]) -> list[str]:
-    """Why results are not training seeds of one recipe measured alike, one line each; else empty."""
+def disagreements(results: Sequence[Result], names: Sequence[str] = ()) -> list[str]:
+    """Why results are not training seeds of one recipe measured alike, one line each; else empty.
+
+    names: what to call them, by their seeds unless given.
+    """
     first, lines = results[0], []
+    names = names or [f"seed {result.training.seed}" for result in results]
     seeds = [result.training.seed for result in results]
     for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         lines.append(f"training seed {seed} occurs {seeds.count(seed)} times; every run needs its own")
-    for other in results[1:]:
-        pair = f"seed {first.training.seed} and seed {other.training.seed}"
+    for other, name in zip(results[1:], names[1:], strict=True):
+        pair, told = f"{names[0]} and {name}", list[str]()
         if other.group_hash != first.group_hash:
             old, new = ({k: v for k, v in r.config.items() if k != "seed"} for r in (first, other))
-            lines.extend(f"{pair} differ in {line}" for line in differences(old, new) or ["group_hash"])
+            told = differences(old, new) or ["group_hash"]
+            lines.extend(f"{pair} differ in {line}" for line in told)
         for what, was, now in _measured_alike(first, other):
-            if was != now:
+            if was != now and not any(line.startswith(f"{what}: ") for line in told):
                 lines.append(f"{pair} differ in {what}: {was} -> {now}")
     return lines
 
@@ -226,9 +231,12 @@ def _measured_alike(first: Result, other: Result) -> list[tuple[str, object, obj
     return pairs
 
 
-def require_agreement(results: Sequence[Result]) -> None:
-    """Raises UserError, with every difference, unless the results are training seeds of one recipe."""
-    lines = disagreements(results)
+def require_agreement(results: Sequence[Result], names: Sequence[str] = ()) -> None:
+    """Raises UserError, with every difference, unless the results are training seeds of one recipe.
+
+    names: see `disagreements`.
+    """
+    lines = disagreements(results, names)
     if lines:
         raise UserError(
             "These runs are not training seeds of one recipe measured alike:\n  "

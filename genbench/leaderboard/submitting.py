@@ -67,12 +67,18 @@ def submit(
     found = [(published(finished(run)), run) for run in folders]
     found.sort(key=lambda pair: pair[0].training.seed)
     results = [result for result, _ in found]
-    require_agreement(results)
+    require_agreement(results, [str(run) for _, run in found])
     grid = _grid(found[0][1])
     evidence = {evidence_file(r.training.seed): gather(run, r, rules) for r, run in found}
+    row, group = figures(results), results[0].group_hash
+    directory = Path(to) / "submissions" / plain(row.dataset) / slug(row, group, name)
+    if directory.exists():
+        raise UserError(
+            f"{directory} exists: this recipe was submitted under this name before. "
+            "Remove that directory to replace it, or give another --name."
+        )
     division = _division(results, division, outside_data, rules, say)
 
-    row, group = figures(results), results[0].group_hash
     contents = {f"{RESULTS}/seed{result.training.seed}.json": to_bytes(result) for result in results}
     contents |= evidence
     contents[SAMPLES] = grid
@@ -97,7 +103,7 @@ def submit(
     }
     contents[SUBMISSION] = to_bytes(parse(Submission, value, Path(SUBMISSION)))
     contents[SUMS] = sums(contents).encode()
-    return _create(Path(to) / "submissions" / plain(row.dataset) / slug(row, group, name), contents)
+    return _create(directory, contents)
 
 
 def config_text(result: Result) -> str:
@@ -172,16 +178,11 @@ def _division(
             + "\n  ".join(objections)
             + "\nType --division open to submit them to the open division."
         )
-    say(f"Submitted to the open division, because: {'; '.join(objections)}.")
+    say(f"For the open division, because: {'; '.join(objections)}.")
     return "open"
 
 
 def _create(directory: Path, contents: dict[str, bytes]) -> Path:
-    if directory.exists():
-        raise UserError(
-            f"{directory} exists: this recipe was submitted under this name before. "
-            "Remove that directory to replace it, or give another --name."
-        )
     directory.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
     try:

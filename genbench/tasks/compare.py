@@ -21,7 +21,7 @@ from genbench.errors import UserError
 def run(config: dict[str, Any], typed: Typed) -> None:
     """Compares the runs in the folders `runs`."""
     if len(config["runs"]) < 2:
-        raise UserError("task=compare needs runs to compare: type runs=[RUN,RUN], folders of two or more.")
+        raise UserError("compare needs runs to compare: type compare RUN RUN, folders of two or more.")
     contenders = [Contender.read(Path(run)) for run in config["runs"]]
     said = report(contenders)
     print(said)

@@ -122,16 +122,17 @@ def _finish(
         averaged=trainer.average is not None,
         world=sitting.ranks.world,
     )
-    result, pictures = conclude(
-        sitting.assembly,
-        sitting.overrides,
-        trainer.sampling_model,
-        sampler,
-        scoring,
-        trained,
-        directory.path,
-        sitting.progress,
-    )
+    with sitting.concluding(trainer.tracker):
+        result, pictures = conclude(
+            sitting.assembly,
+            sitting.overrides,
+            trainer.sampling_model,
+            sampler,
+            scoring,
+            trained,
+            directory.path,
+            sitting.progress,
+        )
     if sitting.ranks.leads:
         values = {f"eval/{metric.name}": metric.value for metric in result.metrics}
         trainer.tracker.log(outcome.steps, values)

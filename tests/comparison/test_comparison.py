@@ -243,7 +243,9 @@ def test_runs_are_named_by_as_little_as_tells_them_apart(tmp_path: Path) -> None
         ("speed", "task=speed"),
         ("solvers --cfg job", "task=solvers --cfg job"),
         ("task=train seed=1", "task=train seed=1"),
-        ("seed=1 compare", "seed=1 compare"),
+        ("seed=1 compare a b", "task=compare runs=['a','b'] seed=1"),
+        ("seed=1 -m compare", "seed=1 -m compare"),
+        ("seed=1 copmare", "seed=1 copmare"),
         ("", ""),
     ],
 )
@@ -275,5 +277,5 @@ def test_it_is_a_command_of_its_own_and_needs_no_torch(tmp_path: Path) -> None:
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stderr == (
-        "genbench: task=compare needs runs to compare: type runs=[RUN,RUN], folders of two or more.\n"
+        "genbench: compare needs runs to compare: type compare RUN RUN, folders of two or more.\n"
     )

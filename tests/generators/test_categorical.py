@@ -293,7 +293,7 @@ def test_the_loss_of_a_mask_is_of_its_hidden_pixels():
 
 def test_a_bound_needs_a_corruption_that_has_one():
     for corruption in (Edit(V), Gaussian(VP())):
-        with pytest.raises(UserError, match=r"estimator\.bound=0"):
+        with pytest.raises(UserError, match="Type model=udm"):
             model(corruption, bound=1.0)
         model(corruption)
     for corruption in (Mask(Independent()), Uniform(V, CosineKeep(), 10)):

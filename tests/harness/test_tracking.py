@@ -75,11 +75,12 @@ def track(folder: Path, *mirrors, **options) -> Tracker:
 def test_a_line_is_on_the_disk_when_log_returns(tmp_path):
     now = [100.0]
     file = MetricsFile(tmp_path / "metrics.jsonl", clock=lambda: now[0])
+    now[0] = 101.5
     file.log(0, {"loss": 0.5})
     now[0] = 102.5
     file.log(10, {"loss": 1, "fid": 3.25})
     assert lines(tmp_path) == [
-        {"step": 0, "time": 0.0, "loss": 0.5},
+        {"step": 0, "time": 1.5, "loss": 0.5},
         {"step": 10, "time": 2.5, "loss": 1.0, "fid": 3.25},
     ]
 
@@ -132,10 +133,13 @@ def test_time_goes_on_over_sittings(tmp_path):
     first.log(2, {})
     now[0] = 10_000.0  # the machine's clock, long after
     second = MetricsFile(path, clock=lambda: now[0])
+    second.truncate_after(2)
+    now[0] += 20.0
     second.log(3, {})
+    second.close()
     now[0] += 5.0
     second.log(4, {})
-    assert [line["time"] for line in lines(tmp_path)] == [0.0, 60.0, 60.0, 65.0]
+    assert [line["time"] for line in lines(tmp_path)] == [0.0, 60.0, 80.0, 85.0]
 
 
 def test_truncation_killed_half_way_leaves_the_file_as_it_was(tmp_path, monkeypatch):

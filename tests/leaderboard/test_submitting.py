@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -155,10 +156,13 @@ def test_one_run_under_three_seeds_is_not_closed(enter, make_runs) -> None:
     assert "seeds 0 and 1" not in str(caught.value)
 
 
-def test_runs_of_different_recipes_are_refused_with_the_difference(enter, make_run) -> None:
+def test_runs_of_different_recipes_are_refused_with_their_folders_and_the_difference(enter, make_run) -> None:
+    runs = [make_run(0), make_run(1, {"config.trainer.batch_size": 64, "training.batch_size": 64})]
     with pytest.raises(UserError) as caught:
-        enter([make_run(0), make_run(1, {"config.trainer.batch_size": 64, "training.batch_size": 64})])
-    assert "seed 0 and seed 1 differ in trainer.batch_size: 128 -> 64" in str(caught.value)
+        enter(runs)
+    (line,) = (line for line in str(caught.value).splitlines() if "batch_size" in line)
+    first, second = (run.name for run in runs)
+    assert re.fullmatch(rf" *.*{first} and .*{second} differ in trainer\.batch_size: 128 -> 64", line)
 
 
 @pytest.mark.parametrize(

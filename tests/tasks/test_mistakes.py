@@ -10,6 +10,8 @@ import pytest
 from command_line import environment, genbench
 
 from genbench import cli
+from genbench.errors import UserError
+from genbench.harness.assembly import build
 from genbench.misspelt import near
 from genbench.searchpath import anchored
 from genbench.unread import STATUS
@@ -52,6 +54,11 @@ from genbench.unread import STATUS
         ("--model ddpm", "settings have no dashes; type model=VALUE"),
         ("--trainer.steps=3", "type trainer.steps=3"),
         ("hydra.searchpath=[file://nowhere] model=mine", "nowhere is no folder"),
+        ("corruption=static", "list corruption; of your own: add 'hydra.searchpath=[file://DIR]'"),
+        ("seed=1 list samplers", "list samplers: there is no group of that name. Did you mean sampler?"),
+        ("/", "/: type evaluate /, sample /, or run_dir=/ to go on"),
+        ("evaluate", "evaluate needs the run it is about: type evaluate RUN"),
+        ("model=d3pm corruption=vp dataset=digits", "this corruption has none. Type model=udm, or"),
     ],
 )
 def test_what_does_not_exist_is_answered_in_one_line_of_near_names(typed, said):
@@ -62,6 +69,11 @@ def test_what_does_not_exist_is_answered_in_one_line_of_near_names(typed, said):
     assert said in finished.stderr
     assert "hydra.cc" not in finished.stderr
     assert "HYDRA_FULL_ERROR" not in finished.stderr
+
+
+def test_a_part_of_a_module_out_of_reach_says_how_to_reach_it():
+    with pytest.raises(UserError, match=r"\(at corruption\).*'mystatic'\. Where is .* PYTHONPATH=DIR"):
+        build({"corruption": {"_target_": "mystatic.Static"}, "_target_": "builtins.dict"}, "model")
 
 
 @pytest.mark.parametrize("sampler", ["restore", "d3pm"])

@@ -1,8 +1,8 @@
 """`metrics.jsonl`: one JSON object a line, {"step": int, "time": seconds, name: number, …}.
 
 "step" is how many optimiser steps were done, "time" the seconds since the run started, counted over all its
-sittings. JSON knows no NaN and no infinity: they are written as the strings "nan", "inf" and "-inf", which
-Python's `float` reads back.
+sittings, of an interrupted one as far as its last line. JSON knows no NaN and no infinity: they are written
+as the strings "nan", "inf" and "-inf", which Python's `float` reads back.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ Row = tuple[int, dict[str, float]]
 
 
 class MetricsFile:
-    """Appends to `path`, each line flushed as it is written. `clock` is in seconds."""
+    """Appends to `path`, each line flushed as it is written. A sitting begins here; `clock` is in seconds."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = Path(path)
         self._clock = clock
         self._file: TextIO | None = None
-        self._origin = clock()
+        self._began = clock()
+        self._before: float | None = None
 
     def log(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Writes one line and returns its values with "time" added. Raises OSError if it cannot."""
         file = self._file or self._open()
-        row = {"time": round(self._clock() - self._origin, 3)}
+        row = {"time": round((self._before or 0.0) + self._clock() - self._began, 3)}
         row |= {name: float(value) for name, value in values.items()}
         line = {name: value if math.isfinite(value) else repr(value) for name, value in row.items()}
         file.write(json.dumps({"step": step, **line}) + "\n")
@@ -72,7 +73,7 @@ class MetricsFile:
     def _open(self) -> TextIO:
         self.truncate_after(math.inf)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        spent = max((values.get("time", 0.0) for _, values in self.rows()), default=0.0)
-        self._origin = self._clock() - spent
+        if self._before is None:
+            self._before = max((values.get("time", 0.0) for _, values in self.rows()), default=0.0)
         self._file = self.path.open("a", encoding="utf-8")
         return self._file
