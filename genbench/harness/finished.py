@@ -6,17 +6,19 @@ evaluation makes the run directory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from genbench.configuration import METRICS_PARTS, SAMPLER_PARTS
+from genbench.configuration import CARRIED_OUT, METRICS_PARTS, SAMPLER_PARTS
 from genbench.contracts import Generator, Pretrained, UserError
 from genbench.harness.assembly import Assembly
 from genbench.harness.checkpoint import Checkpoints
 from genbench.harness.fetched import local
 from genbench.harness.recording import Trained
 from genbench.harness.rundir import RunDirectory
+from genbench.words import key_of
 
 REPLACEABLE = (
     "task",
@@ -41,6 +43,21 @@ TRAINED = ("model", "dataset", "optim", "ema", "trainer", "seed", "conditional")
 
 RECHOSEN = ("sampler", "metrics", "measures")
 """What a finished run can be given anew."""
+
+
+LONGEST = 60
+"""Characters of what was typed that a name has at most; file systems allow 255 in all."""
+
+
+def telling(typed: Sequence[str], parts: Collection[str]) -> str:
+    """What a folder is named after: those of the overrides `typed` that are of `parts`, as a file's name.
+
+    The sampler's own name is left out, for it stands in front of such names.
+    """
+    keys = {key_of(each): each.partition("=")[2] for each in typed if key_of(each) not in CARRIED_OUT}
+    words = [(key, keys[key]) for key in sorted(keys) if {key, key.split(".")[0]} & set(parts)]
+    told = "-".join(f"{key.split('.')[-1]}={value}" for key, value in words if key != "sampler")
+    return re.sub(r"[^\w.=+-]+", "_", re.sub(r"[\[\]'\"]", "", told))[:LONGEST]
 
 
 def recalled(composed: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:

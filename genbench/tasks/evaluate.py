@@ -1,6 +1,7 @@
 """task=evaluate: sample and score a finished run again, with another sampler or other metrics if so typed.
 
-The record goes to <run_dir>/evaluations/<sampler>-step<N>-<hash>/, beside the run's own, never over it.
+The record goes to <run_dir>/evaluations/<sampler>-step<N>-<what was typed>-<hash>/, beside the run's own,
+never over it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import Typed
-from genbench.configuration import config_hash
+from genbench.configuration import METRICS_PARTS, SAMPLER_PARTS, SHOWN, config_hash
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.conclusion import conclude
 from genbench.harness.distributed import Ranks, resolve_device
-from genbench.harness.finished import recalled, restore
+from genbench.harness.finished import RECHOSEN, recalled, restore, telling
 from genbench.harness.likelihood import check_likelihood
 from genbench.harness.progress import Progress
 from genbench.harness.recording import describe, git_state
@@ -54,8 +55,9 @@ def _evaluate(typed: Typed, assembly: Assembly, directory: RunDirectory) -> floa
         directory.claim(config, typed.overrides)
     ranks.barrier()
     scoring.refer_to(assembly.images, config["dataset"]["reference"], metrics["batch_size"])
-    name = f"{config['sampler']['name']}-step{trained.steps}-{config_hash(config)[:12]}"
-    folder = directory.path / "evaluations" / name
+    told = telling(typed.now, {*RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, "checkpoint"})
+    name = [f"{config['sampler']['name']}-step{trained.steps}", told, config_hash(config)[:SHOWN]]
+    folder = directory.path / "evaluations" / "-".join(filter(None, name))
 
     def progress(total: int, title: str, unit: str) -> Progress:
         return Progress(total, title, unit=unit, visible=ranks.leads)

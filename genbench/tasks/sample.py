@@ -8,7 +8,6 @@ names of their own, <sampler>-step<N>-<what was typed>-<hash>; the same settings
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ import torch
 from torch import Tensor
 
 from genbench.cli import Typed
-from genbench.configuration import CARRIED_OUT, SAMPLER_PARTS, SHOWN, config_hash
+from genbench.configuration import SAMPLER_PARTS, SHOWN, config_hash
 from genbench.contracts import UserError
 from genbench.harness import preflight
 from genbench.harness.assembly import Assembly, settle_precision
 from genbench.harness.conclusion import source_of
 from genbench.harness.distributed import Ranks, refuse_ranks, resolve_device
 from genbench.harness.exporting import FORMATS
-from genbench.harness.finished import recalled, restore
+from genbench.harness.finished import recalled, restore, telling
 from genbench.harness.pictures import save_grid
 from genbench.harness.progress import Progress
 from genbench.harness.rundir import RunDirectory
@@ -33,9 +32,6 @@ from genbench.words import key_of
 
 GRID = 256
 """Images the grid shows at most."""
-
-LONGEST = 60
-"""Characters of what was typed that a name has at most; file systems allow 255 in all."""
 
 
 def run(config: dict[str, Any], typed: Typed) -> None:
@@ -83,12 +79,8 @@ def name_of(config: Mapping[str, Any], saved: Mapping[str, Any], typed: Sequence
     name = f"{config['sampler']['name']}-step{step}"
     if (drawn := _drawn(config)) == _drawn(saved):
         return name
-    parts = {"sampler", *SAMPLER_PARTS, "metrics.seeds", "checkpoint"}
-    keys = {key_of(each): each.partition("=")[2] for each in typed if key_of(each) not in CARRIED_OUT}
-    words = [(key, keys[key]) for key in sorted(keys) if {key, key.split(".")[0]} & parts]
-    told = "-".join(f"{key.split('.')[-1]}={value}" for key, value in words if key != "sampler")
-    safe = re.sub(r"[^\w.=+-]+", "_", re.sub(r"[\[\]'\"]", "", told))[:LONGEST]
-    return "-".join(filter(None, [name, safe, drawn[:SHOWN]]))
+    told = telling(typed, {"sampler", *SAMPLER_PARTS, "metrics.seeds", "checkpoint"})
+    return "-".join(filter(None, [name, told, drawn[:SHOWN]]))
 
 
 def _drawn(config: Mapping[str, Any]) -> str:

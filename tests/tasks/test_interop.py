@@ -104,7 +104,7 @@ def test_classes_that_come_along_are_measured_as_a_run_s_own_are(trained: Path, 
     genbench("task=sample", f"run_dir={trained}", f"n={COUNT}", "format=npz")
     samples = trained / "samples" / "ddim-step3.npz"
     genbench("task=evaluate", f"run_dir={trained}", "measures=classes")  # the run's seed: these very images
-    (record,) = (trained / "evaluations").glob("*/result.json")
+    (record,) = (trained / "evaluations").glob("ddim-step3-measures=classes-*/result.json")
     own = {metric.name: metric.value for metric in Result.read(record).metrics}
     assert f"class_accuracy_digits@{COUNT}" in own
     brought = scores(samples)
