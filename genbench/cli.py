@@ -172,7 +172,7 @@ def _run(cfg: DictConfig) -> float | None:
     multirun = hydra_config.mode == RunMode.MULTIRUN
     overrides = [str(override) for override in hydra_config.overrides.task]
     # Where further configuration is found is Hydra's business, but the run cannot be had again without.
-    overrides += [str(o) for o in hydra_config.overrides.hydra if str(o).startswith("hydra.searchpath")]
+    overrides += [str(o) for o in hydra_config.overrides.hydra if key_of(str(o)) == searchpath.KEY]
     now = [override for override in overrides if override not in _recalled]
     config = _checked(cfg, hydra_config.runtime.choices, now)
     if config["task"] not in TASKS:

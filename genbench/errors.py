@@ -12,8 +12,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-class Stopped(Exception):
-    """A signal ended the run in good order; nothing more of it, or of its sweep, is to be started."""
+class Stopped(BaseException):
+    """A signal ended the run in good order; nothing more of it, or of its sweep, is to be started.
+
+    No Exception, as KeyboardInterrupt is none: it may come anywhere, and what catches them must let it pass.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by signal {number}")

@@ -67,7 +67,7 @@ def choices(folder: Path) -> dict[str, list[str]]:
         groups[group.name] = sorted(
             name for name in names if not any((group / f"{p}.yaml").is_file() for p in Path(name).parents)
         )
-    return groups
+    return {group: names for group, names in groups.items() if names}
 
 
 def described(folder: Path, group: str) -> dict[str, str]:

@@ -114,13 +114,13 @@ def _no_choice(
         line = f"there is no {group}={name}."
     else:
         line = f"{str(error).splitlines()[0].rstrip('.')}, and {group}= was not typed."
-    if elsewhere := _choosing(name, groups):
+    elsewhere, question = _choosing(name, groups), meant(name, known)
+    if elsewhere:
         line += f" {' and '.join(elsewhere)} can be typed."
-    meant = _meant(name, known)
-    line += f"{meant} All: genbench list {group}"
-    if meant or searchpath.KEY in map(key_of, typed):
+    line += f"{question} All: genbench list {group}"
+    if elsewhere or question or searchpath.KEY in map(key_of, typed):
         return line
-    return f"{line}; of your own: add '{searchpath.KEY}=[{searchpath.SCHEME}DIR]'"
+    return f"{line}; one of your own needs '{searchpath.KEY}=[{searchpath.SCHEME}DIR]' too"
 
 
 def _no_setting(key: str, typed: Sequence[str], folder: Path) -> str:
@@ -135,9 +135,9 @@ def _no_setting(key: str, typed: Sequence[str], folder: Path) -> str:
         line = f"{word}: nothing in this run takes a {top}."
         if takers := list(_takers(top, folder)):
             line += f" What does: {', '.join(takers)}."
-        return line + _meant(name, [each for each in settings if each.endswith(f".{name}")])
+        return line + meant(name, [each for each in settings if each.endswith(f".{name}")])
     known = {*settings, *groups} if "." not in name else settings
-    return f"{word}: there is no setting {name}.{_meant(name, known)} All of this run: add --cfg job"
+    return f"{word}: there is no setting {name}.{meant(name, known)} All of this run: add --cfg job"
 
 
 def _unread(word: str, folder: Path, tasks: Collection[str]) -> str:
@@ -145,11 +145,11 @@ def _unread(word: str, folder: Path, tasks: Collection[str]) -> str:
     if is_set:
         return f"{word} cannot be read as NAME=VALUE; signs need quotes: \"{name}='{value}'\""
     names = _names(folder)
-    if meant := _choosing(word, choices(folder)) or ([f"{word}=VALUE"] if word in names else []):
-        return f"{word}: type {' or '.join(meant)}."
-    if Path(word).is_dir():
+    if chosen := _choosing(word, choices(folder)) or ([f"{word}=VALUE"] if word in names else []):
+        return f"{word}: type {' or '.join(chosen)}."
+    if (Path(word) / "config.yaml").is_file():
         return f"{word}: type evaluate {word}, sample {word}, or run_dir={word} to go on with that run."
-    return f"{word}: type NAME=VALUE.{_meant(word, [*names, *tasks])} All: genbench --help"
+    return f"{word}: type NAME=VALUE.{meant(word, [*names, *tasks])} All: genbench --help"
 
 
 def _choosing(name: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -157,7 +157,8 @@ def _choosing(name: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{group}={name}" for group, names in groups.items() if name in names]
 
 
-def _meant(word: str, names: Collection[str]) -> str:
+def meant(word: str, names: Collection[str]) -> str:
+    """A question after those of `names` that `word` may stand for, with a space in front; or nothing."""
     found = near(word, names)
     return f" Did you mean {' or '.join(found)}?" if found else ""
 
@@ -165,7 +166,7 @@ def _meant(word: str, names: Collection[str]) -> str:
 def _settings(typed: Sequence[str], groups: Collection[str], folder: Path) -> list[str]:
     """Dotted keys of values, and sections, of the run that what was typed chooses, whatever it sets besides;
     those of the default run where it cannot be composed either."""
-    chosen = [each for each in typed if key_of(each) in {*groups, "hydra.searchpath"} and "@" not in each]
+    chosen = [each for each in typed if key_of(each) in {*groups, searchpath.KEY} and "@" not in each]
     for overrides in (chosen, []):
         try:
             with initialize_config_dir(str(folder), version_base="1.3"):

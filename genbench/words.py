@@ -27,9 +27,10 @@ SEVERAL = frozenset({"runs", "groups"})
 
 
 def spelled_out(arguments: Sequence[str], tasks: Sequence[str]) -> list[str]:
-    """The arguments with a task's name, and the words right behind it, spelt out and in front.
+    """The arguments with a task's name, and the words right behind it, spelt out.
 
-    Settings may come before it. Everything is left as it is where what comes first besides them is no task.
+    Settings may come before it, and are overridden by what comes after. Everything is left as it is where
+    what comes first besides them is no task.
     Raises UserError for words that the task has no use for.
     """
     settings = list(takewhile(lambda word: "=" in word and not word.startswith("-"), arguments))
@@ -39,14 +40,14 @@ def spelled_out(arguments: Sequence[str], tasks: Sequence[str]) -> list[str]:
     words = list(takewhile(lambda word: "=" not in word and not word.startswith("-"), rest))
     rest = rest[len(words) :]
     if not words:
-        return [f"task={task}", *settings, *rest]
+        return [*settings, f"task={task}", *rest]
     setting = ABOUT.get(task)
     if setting is None or (len(words) > 1 and setting not in SEVERAL):
         most = "nothing" if setting is None else "one word"
         raise UserError(f"{task} takes {most} without a name, found {' '.join(words)}. Type NAME=VALUE.")
     listed = setting in SEVERAL
     value = f"[{','.join(map(quoted, words))}]" if listed else _plainly(words[0])
-    return [f"task={task}", f"{setting}={value}", *settings, *rest]
+    return [*settings, f"task={task}", f"{setting}={value}", *rest]
 
 
 def key_of(override: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genbench.contracts import Fitted, Noise, Posterior, Rule, UserError
 from genbench.corruptions.clock import Timed
-from genbench.corruptions.resampling import Resampling
+from genbench.corruptions.resampling import UNREACHED, ResampledStep
 from genbench.corruptions.tokens import (
     CategoricalLaw,
     drawn_alike,
@@ -92,10 +92,9 @@ class Chain(Discrete):
             onward = self.column(at_t, s, t).masked_fill_(none, 1.0)
             return CategoricalLaw(onward.mul_(self.marginal(at_0, s)))
         # An x0 from which x_t cannot be reached has no posterior probability either, and what is left is a
-        # law: of sharp estimates that are wrong too little would be left to divide by. The reciprocals of
-        # numbers below 1e-37 may be infinite.
+        # law: of sharp estimates that are wrong too little would be left to divide by.
         inverse = self.likelihood(at_t, t)
-        far = inverse < 1e-37
+        far = inverse < UNREACHED
         none = x0.logits.detach().masked_fill(far, -torch.inf).amax(dim=-1, keepdim=True) == -torch.inf
         inverse.reciprocal_().masked_fill_(far, 0.0).masked_fill_(none, 1.0)
         given = x0.logits.masked_fill(far & ~none, -torch.inf).softmax(dim=-1)
@@ -217,9 +216,9 @@ class Resampled(Chain):
 
     def bridge(self, x_t: Tensor, x0: Posterior, s: Tensor, t: Tensor) -> CategoricalLaw:
         at_t, stationary = tokens(x_t, self.levels)[..., None], self._stationary(x_t.device)
-        like = stationary[at_t]
-        a, b, k = self._kept(None, t, like), self._kept(None, s, like), self._kept(s, t, like)
-        step = Resampling(stationary, at_t, a, b, k)
+        own = stationary[at_t]
+        a, b, k = self._kept(None, t, own), self._kept(None, s, own), self._kept(s, t, own)
+        step = ResampledStep(stationary, at_t, own, a, b, k)
         if x0.logits is None:
             return CategoricalLaw(step.known(tokens(x0.mean, self.levels)[..., None]))
         return CategoricalLaw(step.estimated(x0.logits))

@@ -1,4 +1,4 @@
-"""The bridges of chains whose tokens stay or are drawn anew, in closed form (Austin et al. 2021, app. A.1).
+"""The bridges of chains whose tokens stay or are drawn anew, in closed form (Austin et al. 2021, eq. 3).
 
 With p the law of what is drawn, a and b the probabilities of not having been drawn by t and s, k = a / b and
 v = x_t, what a level j of x_s, or of x_0, has become is
@@ -21,22 +21,18 @@ UNREACHED = 1e-37
 
 
 @dataclass(frozen=True)
-class Resampling:
+class ResampledStep:
     """One step back from x_t.
 
-    stationary: p, [V]; at_t: v, [B, ..., 1]; a, b, k: each [] or [B, 1, ..., 1], as above.
+    stationary: p, [V]; at_t, own: v and p_v, [B, ..., 1]; a, b, k: each [] or [B, 1, ..., 1], as above.
     """
 
     stationary: Tensor
     at_t: Tensor
+    own: Tensor
     a: Tensor
     b: Tensor
     k: Tensor
-
-    @property
-    def own(self) -> Tensor:
-        """p_v, [B, ..., 1]."""
-        return self.stationary[self.at_t]
 
     def known(self, at_0: Tensor) -> Tensor:
         """Proportional to q(x_s | x_t, x_0), [B, ..., V], of levels at_0 [B, ..., 1].
@@ -57,7 +53,7 @@ class Resampling:
             law_v = (k + (1 - k) p_v) (b g_v / q_v + (1 - b) z)
             z = sum_{j != v} g_j / (1 - a) + p_v g_v / q_v,             q_v = a + (1 - a) p_v
 
-        Where x_t comes from v alone, g is taken to be certain of it, and where from nothing at all, which
+        Where x_t comes from v alone, g is taken to be certain of it; where from no level that g allows, which
         only an unlikely draw can bring about, x_t is not asked: sum_x0 q(x_s | x_0) g(x_0).
         """
         own, a, b, k = self.own, self.a, self.b, self.k

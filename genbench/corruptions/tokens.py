@@ -36,8 +36,8 @@ def one_hot(grey: Tensor, levels: int) -> Tensor:
 
 
 def raised(law: Tensor, grey: Tensor, by: Tensor) -> Tensor:
-    """`law` [..., V], or logits, with `by` [...] more at each of the levels `grey` [...]."""
-    return law.scatter_add(-1, grey[..., None], by[..., None])
+    """`law` [..., V], or logits, with `by` [...] more at each of the levels `grey` [...], in place."""
+    return law.scatter_add_(-1, grey[..., None], by[..., None])
 
 
 def drawn_alike(law: Tensor, uniform: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def surprise(logits: Tensor, grey: Tensor) -> Tensor:
 class _Surprise(torch.autograd.Function):
     """Its gradient p - 1 at the level, made in place: torch's own keeps all log p besides, and makes two.
 
-    By softmax and log_softmax, which do not slow down where what is certain has left the others e^-10,000.
+    By softmax and log_softmax: a CPU's exp alone is slow where one certain level leaves the others e^-10,000.
     """
 
     @staticmethod

@@ -53,7 +53,8 @@ class Logits(Head):
         logits = output.unflatten(1, (self.levels, -1)).movedim(1, -1)
         if not self.residual:
             return logits
-        return raised(logits, tokens(x_t, self.levels), self.shown(x_t).to(logits.dtype))
+        own = logits.clone(memory_format=torch.contiguous_format)
+        return raised(own, tokens(x_t, self.levels), self.shown(x_t).to(logits.dtype))
 
 
 class Logistic(Head):
@@ -155,7 +156,5 @@ class Categorical(Estimator):
         known = corruption.known(x_t)
         if known is None:
             return logits
-        certain = (CERTAIN * known.to(logits.dtype))[..., None]
-        return logits.masked_fill(known[..., None], 0.0).scatter_add_(
-            -1, tokens(x_t, self.head.levels)[..., None], certain
-        )
+        hidden = logits.masked_fill(known[..., None], 0.0)
+        return raised(hidden, tokens(x_t, self.head.levels), CERTAIN * known.to(logits.dtype))

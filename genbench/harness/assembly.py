@@ -196,8 +196,8 @@ def build(config: Mapping[str, Any], what: str) -> Any:
             raise cause from None
         inside = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
         place = f" (at {inside[1]})" if inside else ""
-        absent = isinstance(cause, ModuleNotFoundError)
-        hint = ". Where is its folder? Type PYTHONPATH=DIR before the command." if absent else ""
+        absent = isinstance(cause, ModuleNotFoundError) and not str(cause.name).startswith("genbench")
+        hint = "; if it is yours, type PYTHONPATH=DIR before the command, else install it" if absent else ""
         raise UserError(
             f"The {what} could not be built from its configuration{place}: {cause}{hint}"
         ) from error

@@ -54,10 +54,11 @@ def telling(typed: Sequence[str], parts: Collection[str]) -> str:
 
     The sampler's own name is left out, for it stands in front of such names.
     """
-    keys = {key_of(each): each.partition("=")[2] for each in typed if key_of(each) not in CARRIED_OUT}
-    words = [(key, keys[key]) for key in sorted(keys) if {key, key.split(".")[0]} & set(parts)]
-    told = "-".join(f"{key.split('.')[-1]}={value}" for key, value in words if key != "sampler")
-    return re.sub(r"[^\w.=+-]+", "_", re.sub(r"[\[\]'\"]", "", told))[:LONGEST]
+    keys = {key_of(each): each.partition("=")[2] for each in typed}
+    told = {key for key in keys if key in parts or (key not in CARRIED_OUT and key.split(".")[0] in parts)}
+    words = [(key, keys[key]) for key in sorted(told)]
+    name = "-".join(f"{key.split('.')[-1]}={value}" for key, value in words if key != "sampler")
+    return re.sub(r"[^\w.=+-]+", "_", re.sub(r"[\[\]'\"]", "", name))[:LONGEST]
 
 
 def recalled(composed: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:

@@ -56,8 +56,7 @@ class RunDirectory:
         return [str(entry) for entry in OmegaConf.load(self.overrides_file)]
 
     def _absent(self, file: Path) -> UserError:
-        taken = self.path.is_dir() and any(self.path.iterdir())
-        start = "" if taken else f", or start one with python -m genbench run_dir={self.path}"
+        start = "" if self.occupied else f", or start one with python -m genbench run_dir={self.path}"
         return UserError(
             f"run_dir={self.path} holds no run (no {file.name}). Type the run_dir=PATH of a run{start}."
         )
@@ -79,7 +78,7 @@ class RunDirectory:
         resumed = self.started and any(self.checkpoints.glob("*.json"))
         if resumed:
             refuse_resume(self.config(), config, grows)
-        elif not self.started and self.path.is_dir() and any(self.path.iterdir()):
+        elif not self.started and self.occupied:
             raise UserError(
                 f"run_dir={self.path} has files in it but holds no run (no config.yaml). Choose an empty or "
                 "new folder."
@@ -90,6 +89,11 @@ class RunDirectory:
                 f"run_dir={self.path} cannot be written: {place} is no folder to write to. Choose another."
             )
         return resumed
+
+    @property
+    def occupied(self) -> bool:
+        """Whether there is anything in it, a run's or not."""
+        return self.path.is_dir() and any(self.path.iterdir())
 
     @property
     def nearest(self) -> Path:

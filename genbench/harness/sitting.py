@@ -181,14 +181,14 @@ class Sitting:
 
     @contextmanager
     def concluding(self, tracker: Tracker) -> Iterator[None]:
-        """Around what comes after training; says, where a signal ends it, that nothing learnt is lost."""
+        """Around what comes after training; says, where a signal ends it, that what was learnt is kept."""
         try:
             with stoppable():
                 yield
         except Stopped:
             tracker.finish({}, 0)
-            again = f"the same command with run_dir={self.directory.path} trains no more and draws them anew"
-            self.say("stopped", f"while images were drawn and scored; {again}")
+            again = f"the same command with run_dir={self.directory.path} goes on from there"
+            self.say("stopped", f"while images were drawn and scored; what was learnt is kept, and {again}")
             raise
 
     def progress(self, total: int, title: str, unit: str, start: int = 0) -> Progress:

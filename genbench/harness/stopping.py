@@ -18,19 +18,32 @@ _RANKS_AGREE_EVERY = 8
 """Steps between the collectives in which several ranks agree to stop; alone, every step is looked at."""
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Those that ask a run to stop."""
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it SIGTERM and SIGINT raise Stopped, wherever they come: for work that is begun anew."""
+    """Within it the first of SIGNALS raises Stopped wherever it comes; a second means what it did before.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
+    For work that the next sitting begins anew.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
+    def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        restore()
+        raise Stopped(number)
+
+    try:
+        for number in SIGNALS:
+            signal.signal(number, stop)
+        yield
+    finally:
+        restore()
 
 
 class Stopper:
@@ -44,7 +57,7 @@ class Stopper:
 
     def listen(self) -> None:
         """From here on SIGTERM and SIGINT ask for a clean stop; a second one ends the process at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             self._before[number] = signal.signal(number, self._notice)
 
     def deafen(self) -> None:

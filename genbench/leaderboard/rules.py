@@ -202,12 +202,14 @@ def disagreements(results: Sequence[Result], names: Sequence[str] = ()) -> list[
     for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         lines.append(f"training seed {seed} occurs {seeds.count(seed)} times; every run needs its own")
     for other, name in zip(results[1:], names[1:], strict=True):
-        pair, told = f"{names[0]} and {name}", list[str]()
+        pair = f"{names[0]} and {name}"
+        told: list[str] = []
         if other.group_hash != first.group_hash:
             old, new = ({k: v for k, v in r.config.items() if k != "seed"} for r in (first, other))
             told = differences(old, new) or ["group_hash"]
             lines.extend(f"{pair} differ in {line}" for line in told)
         for what, was, now in _measured_alike(first, other):
+            # sampler.steps is a setting too, and said once.
             if was != now and not any(line.startswith(f"{what}: ") for line in told):
                 lines.append(f"{pair} differ in {what}: {was} -> {now}")
     return lines

@@ -56,7 +56,9 @@ def _evaluate(typed: Typed, assembly: Assembly, directory: RunDirectory) -> floa
     ranks.barrier()
     scoring.refer_to(assembly.images, config["dataset"]["reference"], metrics["batch_size"])
     told = telling(typed.now, {*RECHOSEN, *SAMPLER_PARTS, *METRICS_PARTS, "checkpoint"})
-    name = [f"{config['sampler']['name']}-step{trained.steps}", told, config_hash(config)[:SHOWN]]
+    weights = None if config["checkpoint"] == "best" else config["checkpoint"]
+    identity = config_hash(config if weights is None else {**config, "weights": weights})
+    name = [f"{config['sampler']['name']}-step{trained.steps}", told, identity[:SHOWN]]
     folder = directory.path / "evaluations" / "-".join(filter(None, name))
 
     def progress(total: int, title: str, unit: str) -> Progress:

@@ -3,7 +3,7 @@
 format=png (the default) gives <run_dir>/samples/<sampler>-step<N>/, a folder of this sampler's images of
 these weights and nothing else, format=npz the same beside it as one array. Either can be scored as it is,
 here and by other suites; see `genbench.harness.exporting`. Images of other settings than the run's own have
-names of their own, <sampler>-step<N>-<what was typed>-<hash>; the same settings again replace what was there.
+names of their own, <sampler>-step<N>-<what was typed>-<hash>; the same typed again replaces what was there.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run(config: dict[str, Any], typed: Typed) -> None:
 def name_of(config: Mapping[str, Any], saved: Mapping[str, Any], typed: Sequence[str], step: int) -> str:
     """What the images of `config` are called in the run whose own configuration is `saved`.
 
-    typed: the overrides typed now. Two names are equal where sampler, seed and weights are.
+    typed: the overrides typed now. Where names are equal, sampler, seed and weights are.
     """
     name = f"{config['sampler']['name']}-step{step}"
     if (drawn := _drawn(config)) == _drawn(saved):

@@ -41,7 +41,7 @@ def test_of_a_known_image(chain):
 @every_chain
 @pytest.mark.parametrize("sharpness", [1.0, 10.0, 1e4])
 def test_of_an_estimate_and_its_slope(chain, sharpness):
-    """Relative to the likeliest level; of estimates that leave no x0 from which x_t can come among others."""
+    """Estimates that leave no x0 from which x_t can come are among them."""
     torch.manual_seed(0)
     x_t = images(torch.arange(V)[None])
     logits = sharpness * torch.randn(*x_t.shape, V)

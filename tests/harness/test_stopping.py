@@ -25,6 +25,23 @@ def test_a_signal_is_raised_where_it_comes(number):
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
+def test_what_catches_every_exception_does_not_catch_it_and_a_second_signal_is_not_held_up():
+    meanings = []
+
+    def scoring():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:
+            pytest.fail("caught")
+        finally:
+            meanings.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Stopped), stoppable():
+        scoring()
+    assert meanings == [before]
+
+
 def test_who_stops_the_scoring_is_told_that_training_is_kept():
     said, closed = [], []
     sitting = SimpleNamespace(
@@ -35,5 +52,5 @@ def test_who_stops_the_scoring_is_told_that_training_is_kept():
         os.kill(os.getpid(), signal.SIGTERM)
     (line,) = said
     assert line.startswith("stopped while")
-    assert "run_dir=runs/a trains no more" in line
+    assert "run_dir=runs/a goes on from there" in line
     assert closed == [0]

@@ -26,14 +26,18 @@ def test_all_groups_or_those_named_are_listed(capsys):
     task.run({"groups": []}, Typed([], [], None))
     out = capsys.readouterr().out
     assert all(f"{name}=\n" in out for name in set(choices(conf_dir())) - set(HIDDEN))
-    with pytest.raises(UserError, match=r"modle: there is no group .* Did you mean model\?"):
+    with pytest.raises(UserError, match=r"modle: there is no such group.* Did you mean model\?"):
         task.run({"groups": ["modle"]}, Typed([], [], None))
 
 
 def test_what_a_search_path_adds_is_listed_too(tmp_path, capsys):
-    (tmp_path / "corruption").mkdir()
+    """Beside folders of code; where a name is genbench's already, that is what Hydra takes."""
+    for folder in ("corruption", "__pycache__"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "corruption" / "static.yaml").write_text("# Television between channels. More of it.\n")
-    task.run({"groups": ["corruption"]}, Typed([f"hydra.searchpath=[file://{tmp_path}]"], [], None))
-    out = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["static", "Television", "between", "channels."] for line in out)
-    assert any(line.startswith("  vp ") for line in out)
+    (tmp_path / "corruption" / "vp.yaml").write_text("# Hidden by genbench's own.\n")
+    for groups in (["corruption"], []):
+        task.run({"groups": groups}, Typed([f"hydra.searchpath=[file://{tmp_path}]"], [], None))
+        out = capsys.readouterr().out.splitlines()
+        assert any(line.split() == ["static", "Television", "between", "channels."] for line in out)
+        assert any(line.startswith("  vp ") and "Hidden" not in line for line in out)

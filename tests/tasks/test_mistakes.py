@@ -54,9 +54,9 @@ from genbench.unread import STATUS
         ("--model ddpm", "settings have no dashes; type model=VALUE"),
         ("--trainer.steps=3", "type trainer.steps=3"),
         ("hydra.searchpath=[file://nowhere] model=mine", "nowhere is no folder"),
-        ("corruption=static", "list corruption; of your own: add 'hydra.searchpath=[file://DIR]'"),
-        ("seed=1 list samplers", "list samplers: there is no group of that name. Did you mean sampler?"),
-        ("/", "/: type evaluate /, sample /, or run_dir=/ to go on"),
+        ("corruption=static", "list corruption; one of your own needs 'hydra.searchpath=[file://DIR]' too"),
+        ("seed=1 list samplers", "list samplers: there is no such group. Did you mean sampler?"),
+        ("/", "/: type NAME=VALUE."),
         ("evaluate", "evaluate needs the run it is about: type evaluate RUN"),
         ("model=d3pm corruption=vp dataset=digits", "this corruption has none. Type model=udm, or"),
     ],
@@ -71,8 +71,16 @@ def test_what_does_not_exist_is_answered_in_one_line_of_near_names(typed, said):
     assert "HYDRA_FULL_ERROR" not in finished.stderr
 
 
+def test_a_run_alone_is_asked_what_to_do_with(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    finished = genbench(str(tmp_path), check=False)
+    assert f"{tmp_path}: type evaluate {tmp_path}, sample {tmp_path}, or run_dir=" in finished.stderr
+
+
 def test_a_part_of_a_module_out_of_reach_says_how_to_reach_it():
-    with pytest.raises(UserError, match=r"\(at corruption\).*'mystatic'\. Where is .* PYTHONPATH=DIR"):
+    with pytest.raises(
+        UserError, match=r"\(at corruption\).*'mystatic'; if it is yours, type PYTHONPATH=DIR"
+    ):
         build({"corruption": {"_target_": "mystatic.Static"}, "_target_": "builtins.dict"}, "model")
 
 

@@ -1,8 +1,8 @@
 """`metrics.jsonl`: one JSON object a line, {"step": int, "time": seconds, name: number, …}.
 
 "step" is how many optimiser steps were done, "time" the seconds since the run started, counted over all its
-sittings, of an interrupted one as far as its last line. JSON knows no NaN and no infinity: they are written
-as the strings "nan", "inf" and "-inf", which Python's `float` reads back.
+sittings, of an interrupted one as far as the last line that is kept. JSON knows no NaN and no infinity: they
+are written as the strings "nan", "inf" and "-inf", which Python's `float` reads back.
 """
 
 from __future__ import annotations
