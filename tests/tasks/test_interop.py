@@ -228,6 +228,19 @@ def test_a_section_typed_again_is_no_change(trained: Path) -> None:
     assert "model cannot be changed" in refused.stderr
 
 
+def test_evaluations_of_two_checkpoints_lie_apart(trained: Path, tmp_path: Path) -> None:
+    """Of as many steps, named in part after what was typed, which may be long."""
+    newest = max((trained / "checkpoints").glob("*.safetensors"))
+    for folder in ("a", "b"):
+        copy = tmp_path / f"{'long' * 20}-{folder}" / newest.name
+        copy.parent.mkdir()
+        for suffix in (".safetensors", ".json"):
+            shutil.copyfile(newest.with_suffix(suffix), copy.with_suffix(suffix))
+        few = ["metrics.n_samples=20", "sampler.steps=1", f"run_dir={trained}"]
+        genbench("task=evaluate", f"checkpoint={copy}", *few)
+    assert len(list((trained / "evaluations").glob("ddim-step*-checkpoint=*"))) == 2
+
+
 def test_nothing_typed_in_place_of_something_is_a_change(trained: Path) -> None:
     """null is a value like others: not what the run had, and not to be passed over."""
     few = ["metrics.n_samples=20", "sampler.steps=1", f"run_dir={trained}"]
