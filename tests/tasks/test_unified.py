@@ -70,7 +70,7 @@ BLOCKS = ["corruption.units._target_=genbench.corruptions.deletion.Blocks"]
         (["model=udm", "corruption=blur", "draw=apart"], "draw=mean"),
         (["model=udm", "corruption=blur", "rule=ancestral"], "rule=fresh"),
         (["model=udm", "corruption=blur", "metrics=likelihood", "likelihood=categorical"], "likelihood=ode"),
-        (["model=udm", "corruption=edit", "estimator=md4"], "estimator.bound=0"),
+        (["model=udm", "corruption=edit", "estimator=md4"], "Type model=udm"),
         (["model=ihdm", "sampler.steps=7"], "sampler.steps=100"),
         (["model=ihdm", "sampler=restore"], "sampler=ihdm"),
         (
