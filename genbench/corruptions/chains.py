@@ -22,6 +22,7 @@ from genbench.corruptions.tokens import (
     drawn_alike,
     one_hot,
     probabilities,
+    raised,
     tokens,
     values,
 )
@@ -232,7 +233,7 @@ class Resampled(Chain):
 
 def _raised(law: Tensor, x: Tensor, kept: Tensor) -> Tensor:
     """`law` [B, ..., V] with `kept` more at each token of x [B, ...], in place."""
-    return law.scatter_add_(-1, x[..., None], kept.expand(*x.shape, 1))
+    return raised(law, x, kept.expand(*x.shape, 1)[..., 0])
 
 
 class Uniform(Resampled):
