@@ -129,8 +129,8 @@ class Categorical(Estimator):
         if not isinstance(corruption, Bounds):
             raise UserError(
                 f"estimator.bound={self.bound:g}: this model's loss is a bound of the likelihood, and this "
-                "corruption has none. Type model=udm and no estimator, or a corruption of grey levels: absorbing, "
-                "uniform or gaussian_discrete with model=d3pm, mask_independent with model=md4."
+                "corruption has none. Type model=udm and no estimator, or a corruption of grey levels: "
+                "absorbing, uniform or gaussian_discrete with model=d3pm, mask_independent with model=md4."
             )
         corruption.check_bound()
 

@@ -58,7 +58,7 @@ from genbench.unread import STATUS
         ("seed=1 list samplers", "list samplers: there is no such group. Did you mean sampler?"),
         ("/", "/: type NAME=VALUE."),
         ("evaluate", "evaluate needs the run it is about: type evaluate RUN"),
-        ("model=d3pm corruption=vp dataset=digits", "this corruption has none. Type model=udm and no estimator, or"),
+        ("model=d3pm corruption=vp dataset=digits", "this corruption has none. Type model=udm and no"),
     ],
 )
 def test_what_does_not_exist_is_answered_in_one_line_of_near_names(typed, said):
